@@ -20,9 +20,10 @@ use super::{
     fingerprint::idempotency,
     problem::{ApiError, AttemptedChange},
     settings::Scope,
+    shares::share_steps,
 };
 use crate::{
-    control::{Actor, Change, ChangeRequest, PromotionTerms},
+    control::{Actor, Change, ChangeRequest, PromotionTerms, ShareSteps},
     model::{Color, PoolSpec, ServiceName, Version, WeightedEndpoint},
     upstream::invalid_socket,
 };
@@ -52,7 +53,8 @@ pub(super) async fn promote(
     conditions: Conditions,
     body: Bytes,
 ) -> Result<Response, ApiError> {
-    let PromoteRequest { services, force, reason, confirm_within } = parsed(&body)?;
+    let PromoteRequest { services, force, reason, confirm_within, steps, step_for, first } =
+        parsed(&body)?;
     check_force(force, scope, Some(reason.as_deref()))?;
     let mut reasons = Vec::new();
     let mut colors = BTreeMap::new();
@@ -69,10 +71,19 @@ pub(super) async fn promote(
     let texts: BTreeMap<_, _> =
         colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
     let within = confirm_within.as_deref().map(parse_confirm_within).transpose()?;
-    let request = json!({"services": texts, "force": force, "confirm_within": confirm_within});
+    let request = json!({
+        "services": texts, "force": force, "confirm_within": confirm_within,
+        "steps": steps, "step_for": step_for, "first": first,
+    });
+    let steps = share_steps(&steps, step_for.as_deref(), first)?;
+    if steps.is_some() && within.is_some() {
+        return Err(ApiError::malformed(
+            "`steps` and `confirm_within` exclude each other: a gradual promotion is taken back by its watch, or with a rollback",
+        ));
+    }
     let words = ("promote", request, format!("{colors:?}"));
     let (change, confirm_within) = (Change::Promote(colors), within);
-    let call = PendingCall { change, words, reason, force, confirm_within };
+    let call = PendingCall { change, words, reason, force, confirm_within, steps };
     call.make(&context, conditions, actor).await
 }
 
@@ -100,7 +111,7 @@ pub(super) async fn rollback(
     let request = json!({"services": texts, "force": force});
     let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
-    PendingCall { change, words, reason, force, confirm_within: None }
+    PendingCall { change, words, reason, force, confirm_within: None, steps: None }
         .make(&context, conditions, actor)
         .await
 }
@@ -174,7 +185,7 @@ pub(super) async fn set_pool(
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
     let (reason, confirm_within) = (None, None);
-    PendingCall { change, words, reason, force, confirm_within }
+    PendingCall { change, words, reason, force, confirm_within, steps: None }
         .make(&context, conditions, actor)
         .await
 }
@@ -235,6 +246,8 @@ pub(super) struct PendingCall<'a> {
     pub(super) force: bool,
     /// The promotion is taken back unless it is confirmed within this time.
     pub(super) confirm_within: Option<Duration>,
+    /// The promotion is made in these steps.
+    pub(super) steps: Option<ShareSteps>,
 }
 
 impl PendingCall<'_> {
@@ -246,7 +259,7 @@ impl PendingCall<'_> {
         conditions: Conditions,
         actor: Actor,
     ) -> Result<Response, ApiError> {
-        let Self { change, words, reason, force, confirm_within } = self;
+        let Self { change, words, reason, force, confirm_within, steps } = self;
         if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
             let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
             return Err(ApiError::malformed(detail));
@@ -259,7 +272,7 @@ impl PendingCall<'_> {
         let named = named(&change);
         let attempted = AttemptedChange { action: change.action(), reason: reason.clone() };
         let actor = Some(actor);
-        let terms = PromotionTerms { confirm_within, ..PromotionTerms::default() };
+        let terms = PromotionTerms { confirm_within, steps, ..PromotionTerms::default() };
         let call = ChangeRequest { change, if_generation, idempotency, reason, actor, terms };
         let made = match call.change {
             Change::Promote(_) | Change::Rollback { .. } => {
@@ -270,6 +283,8 @@ impl PendingCall<'_> {
             | Change::Confirm(_)
             | Change::EndWatch { .. }
             | Change::GiveUpConfirmation { .. }
+            | Change::RaiseShare { .. }
+            | Change::TakeBackShare { .. }
             | Change::RotatePinKeys { .. }
             | Change::Reconfigure(_) => {
                 context.api.control.propose(call).await.map_err(ApiError::from)
@@ -290,7 +305,9 @@ impl PendingCall<'_> {
 fn named(change: &Change) -> Vec<ServiceName> {
     match change {
         Change::Promote(colors) => colors.keys().cloned().collect(),
-        Change::Rollback { services, .. } => services.clone(),
+        Change::Rollback { services, .. }
+        | Change::RaiseShare { services, .. }
+        | Change::TakeBackShare { services, .. } => services.clone(),
         Change::Confirm(services) => services.clone(),
         Change::SetPool { service, .. }
         | Change::Approve { service, .. }

@@ -12,7 +12,7 @@ use super::{Api, problem::ApiError, settings::AdminSettings};
 use crate::{
     control::ChangeOutcome,
     model::{Color, ServiceName},
-    release::{Release, WatchProgress},
+    release::{Release, ShareProgress, WatchProgress},
     store::StoreHealth,
 };
 
@@ -78,8 +78,16 @@ pub(super) async fn status_response(
 /// Adds how the watches in progress stand.
 fn add_progress(status: &mut Status, release: &Release) {
     for (name, service) in &mut status.services {
+        let name = name.parse().ok();
+        let progress = name.as_ref().and_then(|it| release.share_progress(it));
+        if let (Some(share), Some(progress)) = (&mut service.share, progress) {
+            let ShareProgress { watch, waiting } = progress;
+            share.errors = (watch.share * 10_000.0).round() / 100.0;
+            (share.failures, share.requests) = (watch.failures, watch.requests);
+            share.waiting = waiting;
+        }
         let Some(watch) = &mut service.watch else { continue };
-        let progress = name.parse().ok().and_then(|it| release.watch_progress(&it));
+        let progress = name.and_then(|it| release.watch_progress(&it));
         if let Some(WatchProgress { failures, requests, share, rescue }) = progress {
             watch.errors = (share * 10_000.0).round() / 100.0;
             (watch.failures, watch.requests, watch.rescue) = (failures, requests, rescue);

@@ -4,13 +4,13 @@
 
 use flipgate_api::wire::{
     ApprovalStatus, DrainKinds, DrainStatus, DrainStreams, EjectedStatus, EndpointRequest,
-    EndpointStatus, PinsStatus, PoolStatus, ServiceStatus, Status, WatchStatus,
+    EndpointStatus, PinsStatus, PoolStatus, ServiceStatus, ShareStatus, Status, WatchStatus,
 };
 
 use crate::{
     control::{
         ApprovalSnapshot, DrainSnapshot, EndedStreams, EndingSnapshot, EndpointSnapshot, Holds,
-        PinsSnapshot, PoolSnapshot, ServiceSnapshot, SideRequests, StatusSnapshot,
+        PinsSnapshot, PoolSnapshot, ServiceSnapshot, ShareSnapshot, SideRequests, StatusSnapshot,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -39,7 +39,7 @@ impl From<StatusSnapshot> for Status {
 
 impl From<ServiceSnapshot> for ServiceStatus {
     fn from(picture: ServiceSnapshot) -> Self {
-        let ServiceSnapshot { active, previous, is_damaged, watch, confirm_by, blue, green } =
+        let ServiceSnapshot { active, previous, is_damaged, watch, confirm_by, share, blue, green } =
             picture;
         let pools = [(Color::Blue, blue), (Color::Green, green)];
         Self {
@@ -54,7 +54,26 @@ impl From<ServiceSnapshot> for ServiceStatus {
                 rescue: false,
             }),
             confirm_by: confirm_by.map(|it| it.to_string()),
+            share: share.map(Into::into),
             pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
+        }
+    }
+}
+
+impl From<ShareSnapshot> for ShareStatus {
+    fn from(picture: ShareSnapshot) -> Self {
+        let ShareSnapshot { color, percent, steps, step, until, first_token } = picture;
+        Self {
+            color: color.to_string(),
+            percent,
+            steps,
+            step: number(step + 1),
+            until: until.to_string(),
+            waiting: None,
+            errors: 0.0,
+            failures: 0,
+            requests: 0,
+            first_token: first_token.map(|it| it.to_string()),
         }
     }
 }

@@ -80,7 +80,8 @@ pub(super) async fn approve(
     })?;
     let words = ("approve", request, String::new());
     let change = Change::Approve { service, color, version };
-    let call = PendingCall { change, words, reason, force: false, confirm_within: None };
+    let call =
+        PendingCall { change, words, reason, force: false, confirm_within: None, steps: None };
     call.make(&context, conditions, actor).await
 }
 

@@ -18,6 +18,7 @@ mod reads;
 mod router;
 mod server;
 mod settings;
+mod shares;
 mod stream;
 mod streams;
 mod strict_stream;

@@ -25,6 +25,13 @@ pub(super) async fn rotate(
 ) -> Result<Response, ApiError> {
     let change = Change::RotatePinKeys { secret: random_secret() };
     let words = ("rotate pin keys", json!({}), String::new());
-    let call = PendingCall { change, words, reason: None, force: false, confirm_within: None };
+    let call = PendingCall {
+        change,
+        words,
+        reason: None,
+        force: false,
+        confirm_within: None,
+        steps: None,
+    };
     call.make(&context, conditions, actor).await
 }

@@ -41,7 +41,14 @@ pub(super) async fn confirm(
     let words = ("confirm", json!({"services": texts}), String::new());
     let waiting = context.api.control.applied();
     let change = Change::Confirm(names.clone());
-    let call = PendingCall { change, words, reason: None, force: false, confirm_within: None };
+    let call = PendingCall {
+        change,
+        words,
+        reason: None,
+        force: false,
+        confirm_within: None,
+        steps: None,
+    };
     let response = call.make(&context, conditions, actor).await?;
     let is_meant = |it: &ServiceName| names.is_empty() || names.contains(it);
     for (service, state) in waiting.state.services.iter().filter(|(name, _)| is_meant(name)) {
@@ -74,6 +81,13 @@ pub(super) async fn stop_watch(
     }
     let words = ("watch stop", json!({"service": service.as_str()}), String::new());
     let change = Change::EndWatch { service, generation: None };
-    let call = PendingCall { change, words, reason: None, force: false, confirm_within: None };
+    let call = PendingCall {
+        change,
+        words,
+        reason: None,
+        force: false,
+        confirm_within: None,
+        steps: None,
+    };
     call.make(&context, conditions, actor).await
 }

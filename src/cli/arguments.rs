@@ -54,6 +54,25 @@ pub(super) struct ChangeArguments {
     pub(super) output: OutputArguments,
 }
 
+/// The options of a gradual promotion.
+#[derive(Args, Clone, Debug)]
+pub(super) struct StepArguments {
+    /// Promote gradually: the shares of clients in percent, up to 100
+    #[arg(
+        long,
+        value_name = "PERCENT,…",
+        value_delimiter = ',',
+        conflicts_with_all = ["confirm_within", "wait_drain", "wait_drained"]
+    )]
+    pub(super) steps: Vec<u8>,
+    /// How long each step lasts at least [default: 2m]
+    #[arg(long, value_name = "TIME", requires = "steps", value_parser = flipgate_drill::parse_time)]
+    pub(super) step_for: Option<Duration>,
+    /// Internal clients and holders of the printed token go first
+    #[arg(long, requires = "steps")]
+    pub(super) first: bool,
+}
+
 /// A pool, as `SERVICE.COLOR`.
 #[derive(Clone, Debug)]
 pub(super) struct PoolName {

@@ -15,15 +15,17 @@ use flipgate_api::{
 };
 
 use super::{
-    arguments::{ChangeArguments, Verbosity},
+    arguments::{ChangeArguments, StepArguments, Verbosity},
     drain::{DrainGoal, holders, wait_for},
     exit::{self, CommandError},
     output::{ended, gates_spinner, print_or_ignore, show},
+    pending::share_line,
 };
 
 pub(super) async fn promote(
     services: Vec<(String, String)>,
     confirm_within: Option<Duration>,
+    steps: StepArguments,
     arguments: &ChangeArguments,
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
@@ -43,9 +45,16 @@ pub(super) async fn promote(
         force: *force,
         reason: reason.clone(),
         confirm_within,
+        steps: steps.steps,
+        step_for: steps.step_for.map(|it| format!("{} ms", it.as_millis())),
+        first: steps.first,
+    };
+    let wanted = match body.steps.is_empty() {
+        true => Wanted::Colors(colors),
+        false => Wanted::Shares(colors),
     };
     let caller = arguments.admin.caller()?;
-    change(Call::promote(&body), Wanted::Colors(colors), &caller, arguments, verbosity).await
+    change(Call::promote(&body), wanted, &caller, arguments, verbosity).await
 }
 
 pub(super) async fn rollback(
@@ -65,15 +74,47 @@ pub(super) async fn rollback(
 enum Wanted {
     /// These colors become active.
     Colors(BTreeMap<String, String>),
+    /// These colors get a share of the clients.
+    Shares(BTreeMap<String, String>),
     /// Other colors become active than these services have.
     From(BTreeMap<String, ServiceStatus>),
 }
 
 impl Wanted {
+    /// What has happened to gradual promotions, in lines.
+    fn shares(&self, status: &Status) -> Vec<String> {
+        match self {
+            Self::Colors(_) => Vec::new(),
+            Self::Shares(colors) => {
+                let services = colors.keys().filter_map(|it| Some((it, status.services.get(it)?)));
+                services.filter_map(|(name, it)| share_line(&escape(name), it)).collect()
+            }
+            Self::From(before) => {
+                let had = before.iter().filter_map(|(name, it)| Some((name, it.share.as_ref()?)));
+                let has_ended =
+                    |name: &str| status.services.get(name).is_some_and(|it| it.share.is_none());
+                let ended = had.filter(|(name, _)| has_ended(name));
+                ended
+                    .map(|(name, share)| {
+                        let (name, color) = (escape(name), escape(&share.color));
+                        format!("{name}: the gradual promotion of {color} is taken back")
+                    })
+                    .collect()
+            }
+        }
+    }
+
     /// The services that the change was made for, with the color that became active.
     fn made(&self, status: &Status) -> BTreeMap<String, String> {
         match self {
             Self::Colors(colors) => colors.clone(),
+            // A gradual promotion with one step is an ordinary one.
+            Self::Shares(colors) => {
+                let is_active = |name: &String, color: &String| {
+                    status.services.get(name).is_some_and(|it| it.active == *color)
+                };
+                colors.clone().into_iter().filter(|(name, color)| is_active(name, color)).collect()
+            }
             Self::From(before) => {
                 let has_changed = |name: &str, active: &str| {
                     before.get(name).is_some_and(|it| it.active != active)
@@ -140,6 +181,9 @@ async fn change(
     if says_more {
         for (name, color) in &made {
             print_or_ignore(&promoted(name, color, &status, took))?;
+        }
+        for line in wanted.shares(&status) {
+            print_or_ignore(&line)?;
         }
     }
     let drained = match wait {

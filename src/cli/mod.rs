@@ -32,7 +32,7 @@ use flipgate_drill::{
 };
 
 use self::{
-    arguments::{ChangeArguments, ConfigArguments, PoolName, Verbosity, count},
+    arguments::{ChangeArguments, ConfigArguments, PoolName, StepArguments, Verbosity, count},
     check_samples::ManifestArgument,
     exit::CommandError,
 };
@@ -130,7 +130,8 @@ enum Command {
     /// Make colors active, all in one step or none of them
     #[command(
         after_help = "Examples:\n  flipgate promote web=green api=green --wait-drain 30s\n  \
-                      flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n\n\
+                      flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n  \
+                      flipgate promote web=green --steps 1,10,50,100 --step-for 2m\n\n\
                       Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
     )]
     Promote {
@@ -140,6 +141,8 @@ enum Command {
         /// Take the promotion back unless `flipgate confirm` comes within this time
         #[arg(long, value_name = "TIME", value_parser = flipgate_drill::parse_time)]
         confirm_within: Option<Duration>,
+        #[command(flatten)]
+        steps: StepArguments,
         #[command(flatten)]
         arguments: ChangeArguments,
     },
@@ -378,8 +381,8 @@ fn dispatch(
             online(status::status(service.as_deref(), watch, &admin, output, verbosity))
         }
         Command::Ready { admin, output } => online(status::ready(&admin, output, verbosity)),
-        Command::Promote { services, confirm_within, arguments } => {
-            online(changes::promote(services, confirm_within, &arguments, verbosity))
+        Command::Promote { services, confirm_within, steps, arguments } => {
+            online(changes::promote(services, confirm_within, steps, &arguments, verbosity))
         }
         Command::Confirm { services, admin, output } => {
             online(gates::confirm(services, &admin, output, verbosity))

@@ -24,6 +24,7 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
             watch.errors
         ));
     }
+    lines.extend(share_line(name, service));
     if let Some(until) = &service.confirm_by {
         lines.push(format!(
             "{name}: {active} will be rolled back at {} unless you run `flipgate confirm {name}`",
@@ -49,6 +50,27 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
         }
     }
     lines
+}
+
+/// How the gradual promotion of a service stands, if there is one. `name` is printed as it is.
+pub(super) fn share_line(name: &str, service: &ServiceStatus) -> Option<String> {
+    let share = service.share.as_ref()?;
+    let (color, until) = (escape(&share.color), escape(&share.until));
+    let (step, steps) = (share.step, share.steps.len());
+    let (percent, failures, requests) = (share.percent, share.failures, share.requests);
+    let time = match &share.waiting {
+        None => format!("until {until}"),
+        Some(reason) => format!("waits for a verdict: {}", escape(reason)),
+    };
+    let first = share
+        .first_token
+        .as_ref()
+        .map(|it| format!("; internal clients and holders of the token {} go first", escape(it)));
+    Some(format!(
+        "{name}: {color} has a share of {percent} % (step {step} of {steps}, {time}): {failures} of {requests} \
+         requests failed{}",
+        first.unwrap_or_default()
+    ))
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ mod schema;
 mod services;
 mod settings;
 mod shadow;
+mod share;
 mod source;
 mod streams;
 mod version_signal;

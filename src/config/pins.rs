@@ -107,7 +107,7 @@ fn carrier(text: &str) -> Result<PinCarrier, String> {
     }
 }
 
-fn header(name: &str) -> Result<Box<str>, String> {
+pub(super) fn header(name: &str) -> Result<Box<str>, String> {
     match HeaderName::try_from(name) {
         Ok(name) => Ok(name.as_str().into()),
         Err(_) => Err(format!("`{name}` is not the name of a header")),
@@ -115,7 +115,7 @@ fn header(name: &str) -> Result<Box<str>, String> {
 }
 
 /// The domain of the cookie: every host of the service must be in it (RFC 6265, section 5.3).
-fn domain(value: Value<'_>, hosts: &[HostPattern]) -> Result<Option<Box<str>>, String> {
+pub(super) fn domain(value: Value<'_>, hosts: &[HostPattern]) -> Result<Option<Box<str>>, String> {
     let text = text(value)?;
     if text == "none" {
         return Ok(None);

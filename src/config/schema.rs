@@ -176,6 +176,7 @@ const SERVICE: &[SchemaKey] = &[
     ("gate", Table(GATE), "Conditions for a promotion"),
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
     ("pin", Table(PIN), "How transactions stay on the version that they began on"),
+    ("share", Table(SHARE), "What tells clients apart during a gradual promotion"),
     ("errors", Pages, "Pages for errors of Flipgate, by status"),
     ("assets", Table(ASSETS), "Which missing assets are asked of the other color"),
     ("version_signal", Table(VERSION_SIGNAL), "How pages learn that another version is active"),
@@ -200,6 +201,10 @@ const PIN: &[SchemaKey] = &[
     ("group", Text, "The name that services with the same pins share"),
     ("domain", Text, "The domain of the cookie, or none"),
     ("cacheable", Words(&["skip", "private"]), "What happens to responses that a cache may keep"),
+];
+const SHARE: &[SchemaKey] = &[
+    ("by", Text, "What tells clients apart during a gradual promotion: cookie or header:NAME"),
+    ("domain", Text, "The domain of the cookie, or none"),
 ];
 const PAGE: &[SchemaKey] = &[
     ("html", Path, "The page for clients that prefer HTML"),

@@ -9,6 +9,7 @@ use super::{
     policy::policy,
     reader::{Section, StringOrTable, text, whole, word},
     settings::{duration, path, size},
+    share::share,
     watch::watch,
 };
 use crate::{
@@ -74,6 +75,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     let gate = gates(&section.section("gate"), requires_token);
     let watch = section.has("watch").then(|| watch(&section.section("watch")));
     let pins = section.has("pin").then(|| pins(&section.section("pin"), &hosts));
+    let share = share(&section.section("share"), &hosts);
     // A table of another name was most likely meant as a color, and is reported below.
     if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
         let name = section.name("blue");
@@ -81,7 +83,19 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     }
     section.finish();
     warn_of_unlikely_pools(section, active, &blue, &green);
-    ServiceSpec { hosts, path: prefix, active, blue, green, rules, policy, gate, watch, pins }
+    ServiceSpec {
+        hosts,
+        path: prefix,
+        active,
+        blue,
+        green,
+        rules,
+        policy,
+        gate,
+        watch,
+        pins,
+        share,
+    }
 }
 
 /// Notes pools that are valid, but most likely not what was meant.

@@ -12,15 +12,14 @@ use std::{fmt, hash::Hasher as _, sync::Arc};
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use siphasher::sip::SipHasher24;
 
+use super::members::Begin;
 use crate::model::{Generation, ServiceName};
 
 /// What a pin says.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Pin {
-    /// The generation at which the transaction began.
-    pub generation: Generation,
-    /// Which of two pins is older: a smaller number. It decides nothing else.
-    pub order: u32,
+    /// When the transaction began, and where.
+    pub begin: Begin,
     /// The transaction: a random number of 40 bits, so that its use can be remembered.
     pub id: u64,
 }
@@ -56,8 +55,8 @@ pub(super) struct PinScope {
     cookie: Box<str>,
 }
 
-/// The format of the bytes below. Others are ignored.
-const VERSION: u8 = 1;
+/// The format of the bytes below, for a pin to the active color, and for one to a candidate. Others are ignored.
+const VERSIONS: [u8; 2] = [1, 2];
 
 /// Version and key, a byte each; generation, order and id, of 5, 4 and 5 bytes.
 const CONTENT: usize = 16;
@@ -88,10 +87,11 @@ impl PinKeys {
 
     /// The text of a pin; `None` without a key.
     pub(super) fn sign(&self, pin: Pin) -> Option<String> {
-        let Pin { generation: Generation(generation), order, id } = pin;
+        let Pin { begin: Begin { generation: Generation(generation), order, on_candidate }, id } =
+            pin;
         let key = self.keys.first().filter(|_| generation <= LARGEST)?;
         let mut bytes = [0; SIGNED];
-        bytes[..2].copy_from_slice(&[VERSION, key.short_id()]);
+        bytes[..2].copy_from_slice(&[VERSIONS[usize::from(on_candidate)], key.short_id()]);
         bytes[2..7].copy_from_slice(&generation.to_be_bytes()[3..]);
         bytes[7..11].copy_from_slice(&order.to_be_bytes());
         bytes[11..16].copy_from_slice(&(id & LARGEST).to_be_bytes()[3..]);
@@ -107,15 +107,17 @@ impl PinKeys {
         let tag = u64::from_be_bytes(tag.try_into().ok()?);
         let has_signed = |it: &&ScopedKey| {
             // Two words are compared at once, so the time says nothing of the tag.
-            content[..2] == [VERSION, it.short_id()] && it.tag(content) == tag
+            content[1] == it.short_id() && it.tag(content) == tag
         };
+        let on_candidate = VERSIONS.iter().position(|it| *it == content[0])? == 1;
         // Of 256 keys two have the same short number; so many are never kept.
         self.keys.iter().find(has_signed)?;
         let [_, _, g0, g1, g2, g3, g4, o0, o1, o2, o3, i0, i1, i2, i3, i4] =
             *content.first_chunk::<CONTENT>()?;
+        let generation = Generation(u64::from_be_bytes([0, 0, 0, g0, g1, g2, g3, g4]));
+        let order = u32::from_be_bytes([o0, o1, o2, o3]);
         Some(Pin {
-            generation: Generation(u64::from_be_bytes([0, 0, 0, g0, g1, g2, g3, g4])),
-            order: u32::from_be_bytes([o0, o1, o2, o3]),
+            begin: Begin { generation, order, on_candidate },
             id: u64::from_be_bytes([0, 0, 0, i0, i1, i2, i3, i4]),
         })
     }
@@ -229,7 +231,10 @@ mod tests {
         PinScope::service(&name.parse().expect("a name"))
     }
 
-    const PIN: Pin = Pin { generation: Generation(7), order: 9, id: 0x12_3456_789a };
+    const PIN: Pin = Pin {
+        begin: Begin { generation: Generation(7), order: 9, on_candidate: false },
+        id: 0x12_3456_789a,
+    };
 
     fn keys(ids: &[u32]) -> PinKeys {
         PinKeys::new(scope("web"), ids.iter().map(|it| key(*it)).collect())
@@ -250,10 +255,12 @@ mod tests {
 
     #[test]
     fn the_largest_numbers_fit_and_larger_ones_are_not_signed() {
-        let largest = Pin { generation: Generation(LARGEST), order: u32::MAX, id: LARGEST };
+        let begin = Begin { generation: Generation(LARGEST), order: u32::MAX, on_candidate: true };
+        let largest = Pin { begin, id: LARGEST };
         let text = keys(&[1]).sign(largest).expect("a key");
         assert_eq!(keys(&[1]).verify(text.as_bytes()), Some(largest));
-        let larger = Pin { generation: Generation(LARGEST + 1), ..largest };
+        let begin = Begin { generation: Generation(LARGEST + 1), ..begin };
+        let larger = Pin { begin, ..largest };
         assert_eq!(keys(&[1]).sign(larger), None);
     }
 
@@ -297,6 +304,10 @@ mod tests {
     #[test]
     fn pins_stay_readable_from_one_version_to_the_next() {
         assert_eq!(keys(&[1]).sign(PIN).as_deref(), Some(TEXT_OF_PIN));
+        // Its first byte differs, and so does its signature.
+        let on_candidate = Pin { begin: Begin { on_candidate: true, ..PIN.begin }, ..PIN };
+        let text = keys(&[1]).sign(on_candidate).expect("a key");
+        assert_eq!((&text[..2], keys(&[1]).verify(text.as_bytes())), ("Ag", Some(on_candidate)));
     }
 
     /// The signature is that of another implementation of SipHash-2-4.

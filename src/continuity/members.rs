@@ -36,6 +36,8 @@ pub struct Begin {
     pub generation: Generation,
     /// Which of two began earlier: a smaller number. It decides nothing else.
     pub order: u32,
+    /// Whether it began on the candidate of a gradual promotion instead of the active color.
+    pub on_candidate: bool,
 }
 
 #[derive(Debug)]
@@ -287,7 +289,7 @@ mod tests {
     }
 
     fn at(generation: u64) -> Begin {
-        Begin { generation: Generation(generation), order: 0 }
+        Begin { generation: Generation(generation), order: 0, on_candidate: false }
     }
 
     fn is_known(members: &Members, key: MemberKey, now: Instant) -> bool {

@@ -10,6 +10,7 @@ use super::{
     keys::{Pin, PinKey, PinKeys, PinScope},
     members::{Begin, MemberKey},
     settings::{PinCarrier, PinSettings},
+    share::Share,
 };
 use crate::model::{Color, Generation, ServiceName};
 
@@ -20,6 +21,8 @@ pub struct Continuity {
     pub served: [bool; 2],
     /// Its pins, if it has a setting for them.
     pub pins: Option<ServicePins>,
+    /// The share of a candidate that is being promoted gradually, if there is one.
+    pub share: Option<Arc<Share>>,
 }
 
 /// The pins of a service.
@@ -33,6 +36,8 @@ pub struct ServicePins {
     /// ended.
     since: [Generation; 2],
     window: Option<PinWindow>,
+    /// The candidate of a gradual promotion, and the generation that began it.
+    candidate: Option<(Color, Generation)>,
     activity: Arc<PinActivity>,
 }
 
@@ -76,6 +81,13 @@ impl Continuity {
         self.served[color as usize]
     }
 
+    /// Whether a color that is not active gets requests of the public, by pins or as a candidate.
+    #[must_use]
+    pub fn admits(&self, color: Color) -> bool {
+        self.window().is_some_and(|it| it.color == color)
+            || self.share.as_ref().is_some_and(|it| it.color == color)
+    }
+
     /// The color that is not active, while pins to it are valid.
     #[must_use]
     pub fn window(&self) -> Option<&PinWindow> {
@@ -101,13 +113,19 @@ impl ServicePins {
             None => PinScope::service(service),
         };
         let keys = PinKeys::new(scope, keys);
-        Self { settings, keys, history, since, window: None, activity }
+        Self { settings, keys, history, since, window: None, candidate: None, activity }
     }
 
     /// The same with a window.
     #[must_use]
     pub fn with_window(self, window: Option<PinWindow>) -> Self {
         Self { window, ..self }
+    }
+
+    /// The same while this color is promoted gradually, from this generation on.
+    #[must_use]
+    pub fn with_candidate(self, candidate: Option<(Color, Generation)>) -> Self {
+        Self { candidate, ..self }
     }
 
     /// The color that is not active, while pins to it are valid.
@@ -149,7 +167,7 @@ impl ServicePins {
     /// Whether requests are decided the same by both: everything but what is counted.
     #[must_use]
     pub fn is_same(&self, other: &Self) -> bool {
-        let Self { settings, keys, history, since, window, activity } = self;
+        let Self { settings, keys, history, since, window, candidate, activity } = self;
         let is_same_window = match (window, &other.window) {
             (Some(one), Some(two)) => (one.color, one.retired_ms) == (two.color, two.retired_ms),
             (None, None) => true,
@@ -159,6 +177,7 @@ impl ServicePins {
             && *keys == other.keys
             && *history == other.history
             && *since == other.since
+            && *candidate == other.candidate
             && is_same_window
             && Arc::ptr_eq(activity, &other.activity)
     }
@@ -169,24 +188,24 @@ impl ServicePins {
         self.keys.verify(text)
     }
 
-    /// The text of a pin for a transaction that begins on the active color.
+    /// The text of a pin for a transaction that begins.
     #[must_use]
     pub fn sign(&self, begin: Begin, id: u64) -> Option<String> {
-        let Begin { generation, order } = begin;
-        let text = self.keys.sign(Pin { generation, order, id })?;
-        self.note_begin();
+        let text = self.keys.sign(Pin { begin, id })?;
+        self.note_begin(begin);
         Some(text)
     }
 
-    /// Begins a transaction with a name on the active color.
+    /// Begins a transaction with a name.
     pub fn begin(&self, key: MemberKey, begin: Begin, now: Instant) {
         self.activity.members().begin(key, begin, now);
-        self.note_begin();
+        self.note_begin(begin);
     }
 
-    fn note_begin(&self) {
+    fn note_begin(&self, begin: Begin) {
         if let Some(last) = self.history.last() {
-            self.activity.set_has_pins(last.color, true);
+            let color = if begin.on_candidate { last.color.other() } else { last.color };
+            self.activity.set_has_pins(color, true);
         }
     }
 
@@ -199,9 +218,8 @@ impl ServicePins {
             Carried::Member(key) => {
                 members.touch(key, now, |begin, used| self.is_live(begin, used, now))?
             }
-            Carried::Pin(Pin { generation, order, id }) => {
-                let begin = Begin { generation, order };
-                let color = self.color_of(generation)?;
+            Carried::Pin(Pin { begin, id }) => {
+                let color = self.color_of(begin)?;
                 // Cookies are only remembered while it matters.
                 if let Some(window) = self.window.filter(|it| it.color == color)
                     && self.settings.idle.is_some()
@@ -218,7 +236,7 @@ impl ServicePins {
                 begin
             }
         };
-        let color = self.color_of(begin.generation)?;
+        let color = self.color_of(begin)?;
         let is_in_window = self.window.is_some_and(|it| it.color == color);
         if is_in_window && self.settings.max_share < 100 && !self.activity.admits(begin.order) {
             return None;
@@ -226,18 +244,25 @@ impl ServicePins {
         Some(color)
     }
 
-    /// The color of transactions that began at this generation, if their pins are valid.
-    fn color_of(&self, generation: Generation) -> Option<Color> {
+    /// The color of a transaction that began like this, if its pin is valid.
+    fn color_of(&self, begin: Begin) -> Option<Color> {
+        let Begin { generation, on_candidate, order: _ } = begin;
         let span = self.history.iter().rev().find(|it| it.from <= generation)?;
-        let is_open = self.window.is_some_and(|it| it.color == span.color);
-        let is_active = self.history.last().is_some_and(|it| it.color == span.color);
-        let is_valid = generation >= self.since(span.color) && (is_open || is_active);
-        is_valid.then_some(span.color)
+        let color = if on_candidate { span.color.other() } else { span.color };
+        // A candidate is one until it is taken back, which raises `since`, or becomes active.
+        let is_candidate =
+            on_candidate && self.candidate.is_some_and(|it| it.0 == color && it.1 <= generation);
+        let was_active = !on_candidate
+            || self.history.iter().any(|it| it.from > generation && it.color == color);
+        let is_open = was_active && self.window.is_some_and(|it| it.color == color);
+        let is_active = self.history.last().is_some_and(|it| it.color == color);
+        let is_valid = generation >= self.since(color) && (is_open || is_active || is_candidate);
+        is_valid.then_some(color)
     }
 
     /// Whether a transaction that was used then can go on.
     fn is_live(&self, begin: Begin, used: Instant, now: Instant) -> bool {
-        let Some(color) = self.color_of(begin.generation) else { return false };
+        let Some(color) = self.color_of(begin) else { return false };
         let Some(window) = self.window.filter(|it| it.color == color) else { return true };
         // What was used before the flip may be used for as long after it.
         let unused = now.saturating_duration_since(used.max(window.retired));
@@ -282,7 +307,7 @@ impl ServicePins {
 
     fn count(&self, window: &PinWindow, now: Instant) -> usize {
         let is_pinned = |begin: Begin, used| {
-            self.color_of(begin.generation) == Some(window.color) && self.is_live(begin, used, now)
+            self.color_of(begin) == Some(window.color) && self.is_live(begin, used, now)
         };
         self.activity.members().count(is_pinned)
     }

@@ -33,6 +33,7 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
     let by_itself = match change {
         Change::EndWatch { .. } => "watch",
         Change::GiveUpConfirmation { .. } => "confirm",
+        Change::RaiseShare { .. } | Change::TakeBackShare { .. } => "share",
         Change::Reconfigure(_) => "signal",
         Change::Promote(_)
         | Change::Rollback { .. }
@@ -48,6 +49,10 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
             let services = next.promotion.services.iter();
             let colors = services.filter_map(|it| Some((it, next.services.get(it)?.active)));
             with_colors("rollback", colors)
+        }
+        Change::Promote(_) if terms.steps.is_some() => {
+            let first = terms.steps.as_ref().and_then(|it| it.percents.first());
+            format!("{} (share {} %)", change.action(), first.copied().unwrap_or_default())
         }
         change => change.action(),
     };
@@ -158,6 +163,8 @@ impl Change {
             Self::GiveUpConfirmation { service, generation: _ } => {
                 format!("give up confirmation {service}")
             }
+            Self::RaiseShare { services, generation: _ } => named("raise share", services),
+            Self::TakeBackShare { services, generation: _ } => named("take back share", services),
             Self::RotatePinKeys { .. } => "rotate pin keys".to_owned(),
             Self::Reconfigure(_) => "reload".to_owned(),
         }

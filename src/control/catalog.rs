@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    continuity::PinSettings,
+    continuity::{PinSettings, ShareSettings},
     model::{
         Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
         ServiceName, ServiceRules, WatchSettings,
@@ -51,6 +51,8 @@ pub struct ServiceSpec {
     pub watch: Option<Arc<WatchSettings>>,
     /// How transactions stay on their version, if they do.
     pub pins: Option<Arc<PinSettings>>,
+    /// What tells its clients apart during a gradual promotion.
+    pub share: Arc<ShareSettings>,
 }
 
 /// Two services with the same host and path.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{catalog::Catalog, shared::Applied};
+use super::{catalog::Catalog, share_steps::ShareSteps, shared::Applied};
 use crate::{
     audit::{self, AuditVerdict},
     model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls, Version},
@@ -63,6 +63,20 @@ pub enum Change {
         /// The generation of the promotion.
         generation: Generation,
     },
+    /// The next step of the gradual promotions of these services, but the last one.
+    RaiseShare {
+        /// The services.
+        services: Vec<ServiceName>,
+        /// The generation that began them.
+        generation: Generation,
+    },
+    /// End the gradual promotions of these services: every client is back on the active color.
+    TakeBackShare {
+        /// The services.
+        services: Vec<ServiceName>,
+        /// The generation that began them.
+        generation: Generation,
+    },
     /// Sign pins with a new key from now on.
     RotatePinKeys {
         /// Its secret, which must be random.
@@ -104,6 +118,10 @@ pub struct PromotionTerms {
     pub verdicts: Vec<AuditVerdict>,
     /// A rollback is refused unless every service still has a watch or a confirmation of this promotion.
     pub takes_back: Option<Generation>,
+    /// The promotion is made in these steps.
+    pub steps: Option<ShareSteps>,
+    /// A promotion is refused unless every service still is at the gradual promotion of this generation.
+    pub completes: Option<Generation>,
 }
 
 /// The caller that asks for a change.
@@ -247,6 +265,14 @@ pub enum ReasonKind {
         "has transactions pinned to {0}; wait until they have ended (`flipgate drain`), or use force"
     )]
     PinsHold(Color),
+    /// The color is promoted gradually.
+    #[error(
+        "has {0} promoted gradually; take that back first (`flipgate rollback`), or use force, which does so"
+    )]
+    ShareInProgress(Color),
+    /// The service has no gradual promotion in progress.
+    #[error("has no gradual promotion in progress")]
+    NoShare,
     /// No service has pins.
     #[error("no service has pins; configure [service.NAME.pin]")]
     NoPins,
@@ -312,6 +338,8 @@ impl Change {
             | Self::Confirm(_)
             | Self::EndWatch { .. }
             | Self::GiveUpConfirmation { .. }
+            | Self::RaiseShare { .. }
+            | Self::TakeBackShare { .. }
             | Self::RotatePinKeys { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
@@ -351,6 +379,8 @@ impl ReasonKind {
             Self::NoConfirmations => "nothing_to_confirm",
             Self::NoWatch => "no_watch",
             Self::PinsHold(_) => "pins_hold",
+            Self::ShareInProgress(_) => "share_in_progress",
+            Self::NoShare => "no_share",
             Self::NoPins => "no_pins",
             Self::Superseded => "superseded",
             Self::Damaged => "damaged",

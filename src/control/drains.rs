@@ -92,6 +92,8 @@ impl Control {
         let in_flight = inside.retired;
         let other = SideRequests::of(self.switch(), self.ledger(), service, color);
         let is_active = active == Some(color);
+        let holds = self.holds(service, color);
+        let is_candidate = holds.by.contains(&Holds::SHARE);
         Some(DrainSnapshot {
             service: service.clone(),
             color,
@@ -104,9 +106,9 @@ impl Control {
             oldest: summary.oldest.map(|it| it.elapsed()),
             other,
             pins,
-            is_drained: !is_active && drains.is_empty() && pins.is_none(),
+            is_drained: !is_active && drains.is_empty() && pins.is_none() && !is_candidate,
             streams: self.shared().endings.snapshot(service, color),
-            holds: self.holds(service, color).with_pins(pins).with(other),
+            holds: holds.with_pins(pins).with(other),
         })
     }
 
@@ -183,8 +185,9 @@ impl Control {
                 continue;
             }
             let mut drains = self.switch().drains(service, picture.color);
-            // Without drains, the last one has just ended, or only pins hold the color: their end is a change.
-            let is_pinned = picture.pins.is_some() && drains.is_empty();
+            // Without drains, the last one has just ended, or only pins or a share hold the color: their end is a change.
+            let is_candidate = picture.holds.by.contains(&Holds::SHARE);
+            let is_pinned = (picture.pins.is_some() || is_candidate) && drains.is_empty();
             let drained = join_all(drains.iter_mut().map(Drain::wait));
             tokio::select! {
                 _ = drained, if !is_pinned => {}

@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
+use super::share_events::ShareEvent;
 use crate::{
     model::{Color, Generation, ServiceName, StreamEnd, StreamKind},
     upstream::EndpointEvent,
@@ -218,6 +219,9 @@ pub enum EventKind {
         /// How many, if that is known.
         events: u64,
     },
+    /// An event of a gradual promotion.
+    #[serde(untagged)]
+    Share(ShareEvent),
     /// An event of endpoints.
     #[serde(untagged)]
     Endpoint(EndpointEvent),
@@ -378,6 +382,7 @@ impl EventKind {
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",
+            Self::Share(event) => event.name(),
             Self::Endpoint(event) => event.name(),
         }
     }

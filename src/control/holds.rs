@@ -14,7 +14,7 @@ use crate::{
 /// What may still need a color.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holds {
-    /// `watch` and `confirm`: the promotion may be taken back. `pins`: transactions are pinned to it. `previews` and `rescue`: such requests are in flight.
+    /// `watch` and `confirm`: the promotion may be taken back. `share`: it is promoted gradually. `pins`: transactions are pinned to it. `previews` and `rescue`: such requests are in flight.
     pub by: Vec<&'static str>,
     /// When the last of them ends. `None` if that is not known, as for requests in flight.
     pub until: Option<Timestamp>,
@@ -90,9 +90,15 @@ impl SideRequests {
 // === impl Holds ===
 
 impl Holds {
+    /// The color is promoted gradually.
+    pub(super) const SHARE: &str = "share";
+
     /// What may need `color` of a service.
     #[must_use]
     pub fn of(service: &ServiceState, color: Color) -> Self {
+        if service.share.as_ref().is_some_and(|it| it.color == color) {
+            return Self { by: vec![Self::SHARE], until: None };
+        }
         // A pool that was changed since is no way back.
         let is_way_back = service.previous == Some(color) && service.pool(color).served;
         if !is_way_back || service.active == color {
@@ -110,6 +116,7 @@ impl Holds {
         if let Some(pins) = pins {
             self.until = match self.by.is_empty() {
                 true => Some(pins.until),
+                // What has no end known stays so.
                 false => self.until.map(|it| it.max(pins.until)),
             };
             self.by.push("pins");

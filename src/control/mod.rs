@@ -18,10 +18,14 @@ mod pins;
 mod plan;
 mod planned;
 mod prepare;
+mod publish;
 mod reconcile;
 mod refusals;
 mod removed;
+mod share_events;
+mod share_steps;
 mod shared;
+mod shares;
 mod snapshot;
 mod table_entries;
 mod watches;
@@ -41,7 +45,12 @@ pub use self::{
     holds::{Holds, PinsSnapshot, SideRequests},
     pin_terms::random_secret,
     planned::PlannedPromotion,
+    share_events::ShareEvent,
+    share_steps::ShareSteps,
     shared::Applied,
-    snapshot::{ApprovalSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, StatusSnapshot},
+    snapshot::{
+        ApprovalSnapshot, EndpointSnapshot, PoolSnapshot, ServiceSnapshot, ShareSnapshot,
+        StatusSnapshot,
+    },
     worker::{ControlTask, StoreClosed},
 };

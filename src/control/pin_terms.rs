@@ -7,9 +7,9 @@ use std::{
 
 use super::{catalog::ServiceSpec, pins::is_valid, shared::unix_millis};
 use crate::{
-    continuity::{Continuity, PinActivity, PinSettings, PinWindow, ServicePins},
+    continuity::{Continuity, PinActivity, PinSettings, PinWindow, ServicePins, Share},
     model::{Color, ServiceName},
-    store::{ServiceState, State},
+    store::{ServiceState, ShareState, State},
 };
 
 /// Makes terms at one moment.
@@ -38,13 +38,18 @@ impl<'a> TermsFactory<'a> {
         old: Option<&Continuity>,
     ) -> Option<Arc<Continuity>> {
         let state = self.state.services.get(name)?;
-        if spec.pins.is_none() && spec.policy.assets.is_none() {
+        if spec.pins.is_none() && spec.policy.assets.is_none() && state.share.is_none() {
             return None;
         }
         let old = old.and_then(|it| it.pins.as_ref());
         let pins = spec.pins.as_ref().map(|it| self.pins(name, it, state, old));
         let served = Color::BOTH.map(|it| state.pool(it).served);
-        Some(Arc::new(Continuity { served, pins }))
+        let share = state.share.as_ref().map(|it| {
+            let ShareState { generation, color, has_first, secret, .. } = it;
+            let settings = Arc::clone(&spec.share);
+            Arc::new(Share::new(*color, *generation, it.percent(), *has_first, settings, *secret))
+        });
+        Some(Arc::new(Continuity { served, pins, share }))
     }
 
     fn pins(
@@ -79,7 +84,8 @@ impl<'a> TermsFactory<'a> {
         let settings = Arc::clone(settings);
         let pins = ServicePins::new(name, settings, keys, history, since, activity);
         let window = self.window(&pins, state, old);
-        let pins = pins.with_window(window);
+        let candidate = state.share.as_ref().map(|it| (it.color, it.generation));
+        let pins = pins.with_window(window).with_candidate(candidate);
         if self.is_check && pins.window().is_some() && pins.settings().max_share < 100 {
             pins.activity().limit_share(pins.settings().max_share);
         }

@@ -56,6 +56,12 @@ fn note_service(
             service.pool_mut(color).pins_since = generation;
         }
     }
+    if let Some(share) = old.share.as_ref().filter(|_| service.share.is_none())
+        && service.active != share.color
+    {
+        // It was taken back.
+        service.pool_mut(share.color).pins_since = generation;
+    }
     if old.active != service.active {
         service.note_flip(generation, old.active, now_ms);
         if is_rollback {

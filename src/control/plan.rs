@@ -6,6 +6,7 @@ use super::{
     catalog::Catalog,
     change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
     pins::{note_changes, rotate},
+    shares,
     watches::{
         begin_watches, check_takes_back, confirm, end_watch, extend_confirmation,
         give_up_confirmation,
@@ -34,14 +35,43 @@ pub(super) fn plan(
             if let Some(extended) = extend_confirmation(state, colors, terms, now_ms) {
                 return Ok(extended);
             }
+            if let Some(generation) = terms.completes {
+                let services: Vec<_> = colors.keys().cloned().collect();
+                shares::check(state, &services, Some(generation))?;
+            }
             let mut next = promote(state, catalog, colors)?;
-            begin_watches(&mut next, catalog, colors, terms, now_ms);
+            match &terms.steps {
+                Some(steps) => {
+                    // The checks are those of a promotion.
+                    check_known(state, colors)?;
+                    next = State { promotion: next.promotion, ..state.clone() };
+                    shares::begin(&mut next, colors, steps, now_ms);
+                }
+                None => begin_watches(&mut next, catalog, colors, terms, now_ms),
+            }
             next
         }
         Change::Rollback { services, force } => {
-            let colors = colors_before(state, catalog, services, *force)?;
-            check_takes_back(state, &colors, terms)?;
-            let mut next = promote(state, catalog, &colors)?;
+            let names = if services.is_empty() { &state.promotion.services } else { services };
+            // What is promoted gradually is not active yet. A watch takes back what is.
+            let is_share = |it: &ServiceName| {
+                terms.takes_back.is_none()
+                    && state.services.get(it).is_some_and(|it| it.share.is_some())
+            };
+            let (shared, names): (Vec<_>, Vec<_>) = names.iter().cloned().partition(is_share);
+            let (mut next, colors) = match names.is_empty() && !shared.is_empty() {
+                true => (state.clone(), BTreeMap::new()),
+                false => {
+                    let colors = colors_before(state, catalog, &names, *force)?;
+                    check_takes_back(state, &colors, terms)?;
+                    (promote(state, catalog, &colors)?, colors)
+                }
+            };
+            if !shared.is_empty() {
+                next = shares::take_back(&next, &shared, None)?;
+                let services = colors.keys().chain(&shared).cloned().collect();
+                next.promotion = Arc::new(Promotion { services, ..Promotion::default() });
+            }
             // A rollback is not taken back by another rollback: a repeated call must not bring back what the first one
             // removed.
             for name in colors.keys() {
@@ -72,6 +102,12 @@ pub(super) fn plan(
         Change::GiveUpConfirmation { service, generation } => {
             return give_up_confirmation(state, service, *generation)
                 .map_err(|it| about(service, it));
+        }
+        Change::RaiseShare { services, generation } => {
+            shares::raise(state, services, *generation, now_ms)?
+        }
+        Change::TakeBackShare { services, generation } => {
+            shares::take_back(state, services, Some(*generation))?
         }
         Change::RotatePinKeys { secret } => {
             // The routing table stays as it is, but for the keys.
@@ -207,6 +243,8 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
         | Change::Confirm(_)
         | Change::EndWatch { .. }
         | Change::GiveUpConfirmation { .. }
+        | Change::RaiseShare { .. }
+        | Change::TakeBackShare { .. }
         | Change::RotatePinKeys { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
         Change::Reconfigure(new) => {
@@ -311,6 +349,16 @@ fn promote_one(
     Ok(())
 }
 
+/// Refuses a gradual promotion of a service with a damaged state: its active color is not known.
+fn check_known(
+    state: &State,
+    colors: &BTreeMap<ServiceName, Color>,
+) -> Result<(), Vec<RefusalReason>> {
+    let damaged = colors.keys().filter(|it| state.damaged.contains_key(*it));
+    let reasons: Vec<_> = damaged.flat_map(|it| about(it, ReasonKind::Damaged)).collect();
+    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
+}
+
 /// The color of each service before its last promotion.
 fn colors_before(
     state: &State,
@@ -318,7 +366,6 @@ fn colors_before(
     names: &[ServiceName],
     force: bool,
 ) -> Result<BTreeMap<ServiceName, Color>, Vec<RefusalReason>> {
-    let names = if names.is_empty() { &state.promotion.services } else { names };
     if names.is_empty() {
         return Err(vec![RefusalReason { service: None, problem: ReasonKind::NothingPromoted }]);
     }
@@ -358,6 +405,13 @@ fn set_pool(
     let is_active = service.active == color;
     if is_active && !force {
         return Err(ReasonKind::PoolIsActive(color));
+    }
+    let is_candidate = service.share.as_ref().is_some_and(|it| it.color == color);
+    if is_candidate && !force {
+        return Err(ReasonKind::ShareInProgress(color));
+    }
+    if is_candidate {
+        service.share = None;
     }
     if is_active && spec.endpoints.is_empty() {
         return Err(ReasonKind::ActiveEmptied(color));

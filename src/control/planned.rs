@@ -35,9 +35,14 @@ impl Control {
         Ok(match self.shared().prepare_on(&applied, call)? {
             Prepared::Known(done) => PlannedPromotion::Known(done),
             Prepared::Commit { next, catalog: _ } => {
-                let active = |name: &ServiceName| next.services.get(name).map(|it| it.active);
-                let services = next.promotion.services.iter();
-                let colors = services.filter_map(|it| Some((it.clone(), active(it)?))).collect();
+                let candidate = |name: &ServiceName| {
+                    let before = applied.state.services.get(name).map(|it| it.active);
+                    let service = next.services.get(name)?;
+                    let color = service.share.as_ref().map_or(service.active, |it| it.color);
+                    // A gradual promotion that is taken back has no candidate.
+                    (before != Some(color)).then(|| (name.clone(), color))
+                };
+                let colors = next.promotion.services.iter().filter_map(candidate).collect();
                 PlannedPromotion::Colors { colors, applied }
             }
         })

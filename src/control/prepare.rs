@@ -97,6 +97,8 @@ impl ControlShared {
             | Change::Confirm(_)
             | Change::EndWatch { .. }
             | Change::GiveUpConfirmation { .. }
+            | Change::RaiseShare { .. }
+            | Change::TakeBackShare { .. }
             | Change::RotatePinKeys { .. } => None,
         };
         need_key(&mut next, catalog.as_ref().unwrap_or(&applied.catalog), random_secret);

@@ -15,9 +15,10 @@ use super::{
 };
 
 use crate::{
+    continuity::FirstToken,
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
-    store::{Revision, ServiceState},
+    store::{Revision, ServiceState, ShareState},
     switch::Ledger,
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools, ServiceSwitch},
 };
@@ -46,10 +47,29 @@ pub struct ServiceSnapshot {
     pub watch: Option<Timestamp>,
     /// When the last promotion is taken back unless it is confirmed.
     pub confirm_by: Option<Timestamp>,
+    /// The gradual promotion in progress.
+    pub share: Option<ShareSnapshot>,
     /// The pool named blue.
     pub blue: PoolSnapshot,
     /// The pool named green.
     pub green: PoolSnapshot,
+}
+
+/// A gradual promotion in progress.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ShareSnapshot {
+    /// The candidate.
+    pub color: Color,
+    /// Its share of the clients, in percent.
+    pub percent: u8,
+    /// All shares, in percent.
+    pub steps: Vec<u8>,
+    /// The place of the current one, from 0.
+    pub step: usize,
+    /// When the current step is over, if the watch has a verdict then.
+    pub until: Timestamp,
+    /// The token of those who go first, if they do.
+    pub first_token: Option<FirstToken>,
 }
 
 /// One pool.
@@ -147,6 +167,7 @@ impl StatusSnapshot {
                 confirm_by: known
                     .and_then(|it| it.confirmation.as_ref())
                     .map(|it| timestamp(it.until)),
+                share: known.and_then(|it| it.share.as_ref()).map(ShareSnapshot::of),
                 blue: pool(&pools.blue),
                 green: pool(&pools.green),
             }
@@ -157,12 +178,26 @@ impl StatusSnapshot {
     }
 }
 
+impl ShareSnapshot {
+    fn of(share: &ShareState) -> Self {
+        Self {
+            color: share.color,
+            percent: share.percent(),
+            steps: share.steps.clone(),
+            step: share.step,
+            until: timestamp(share.until),
+            first_token: share.has_first.then(|| share.secret.first_token()),
+        }
+    }
+}
+
 impl ServiceSnapshot {
     /// The gauges of a scrape.
     pub(super) fn gauges(&self, service: ServiceName) -> ServiceGauges {
         ServiceGauges {
             service,
             active: Some(self.active),
+            share: self.share.as_ref().map(|it| (it.color, it.percent)),
             pools: [self.blue.shown(), self.green.shown()],
         }
     }
@@ -199,7 +234,7 @@ pub(super) fn removed_gauges(switch: &ServiceSwitch, service: ServiceName) -> Se
         let inside = switch.in_flight(&service, color);
         PoolGauges { in_flight: inside.current + inside.retired, ..PoolGauges::default() }
     });
-    ServiceGauges { service, active: None, pools }
+    ServiceGauges { service, active: None, share: None, pools }
 }
 
 impl PoolSnapshot {

@@ -41,11 +41,10 @@ pub(super) fn entry(
     let ServicePools { active, blue, green } = pools.clone();
     let old = old.and_then(|it| it.terms().as_deref());
     let terms = spec.and_then(|it| terms.terms(name, it, old));
-    let window = |it: &Continuity| it.window().map(|it| it.color);
-    let renewed = old.and_then(window);
-    // What is pinned to the color can be waited for when no more can come.
-    let renewed =
-        renewed.filter(|it| *it != active && terms.as_deref().and_then(window) != Some(*it));
+    // What was admitted to a color that is not active can be waited for when no more can come.
+    let admits = |it: Option<&Continuity>, color| it.is_some_and(|it| it.admits(color));
+    let ended = |it: &Color| admits(old, *it) && !admits(terms.as_deref(), *it);
+    let renewed = Some(active.other()).filter(ended);
     TableEntry { name: name.clone(), active, blue, green, terms, renewed }
 }
 

@@ -148,7 +148,11 @@ pub(super) fn give_up_confirmation(
     Ok(next)
 }
 
-fn change(state: &mut State, name: &ServiceName, change: impl FnOnce(&mut ServiceState)) {
+pub(super) fn change(
+    state: &mut State,
+    name: &ServiceName,
+    change: impl FnOnce(&mut ServiceState),
+) {
     if let Some(service) = state.services.get(name) {
         let mut service = ServiceState::clone(service);
         change(&mut service);
@@ -156,6 +160,6 @@ fn change(state: &mut State, name: &ServiceName, change: impl FnOnce(&mut Servic
     }
 }
 
-fn after(now_ms: u64, time: Duration) -> u64 {
+pub(super) fn after(now_ms: u64, time: Duration) -> u64 {
     now_ms.saturating_add(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }

@@ -27,6 +27,8 @@ pub struct ServiceGauges {
     pub service: ServiceName,
     /// Its active color. `None` if it is no longer configured.
     pub active: Option<Color>,
+    /// The candidate of a gradual promotion, and its share of the clients in percent.
+    pub share: Option<(Color, u8)>,
     /// Blue and green, in this order.
     pub pools: [PoolGauges; 2],
 }
@@ -75,6 +77,10 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut active = Family::gauge("active", "1 for the color that answers the public");
     let mut info =
         Family::gauge("pool_info", "1 for each pool that has endpoints, with its version");
+    let mut shared = Family::gauge(
+        "share_percent",
+        "The share of clients of a color that is promoted gradually, in percent",
+    );
     let mut queued = Family::gauge("queued", "Requests that wait in the queue for an endpoint");
     let mut retry_budget = Family::gauge("retry_budget", "Retries that the budget still allows");
     let mut panicking = Family::gauge(
@@ -87,7 +93,7 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut with_endpoint =
         Family::gauge("endpoint_in_flight", "Requests in flight to an endpoint");
     let mut connections = Family::gauge("endpoint_connections", "Open connections to an endpoint");
-    for ServiceGauges { service, active: answering, pools } in services {
+    for ServiceGauges { service, active: answering, share, pools } in services {
         let service = ("service", service.as_str());
         for (color, pool) in Color::BOTH.into_iter().zip(pools) {
             let PoolGauges { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
@@ -99,6 +105,9 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
             }
             if let Some(answering) = answering {
                 active.add(&of_pool, u8::from(color == *answering));
+            }
+            if let Some((_, percent)) = share.filter(|it| it.0 == color) {
+                shared.add(&of_pool, percent);
             }
             // A pool without a request has no more gauges.
             if pool.was_used {
@@ -125,6 +134,7 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
         in_flight,
         active,
         info,
+        shared,
         queued,
         retry_budget,
         panicking,

@@ -23,6 +23,7 @@ fn a_request_is_counted_under_its_pool_and_code() {
     let shown = ServiceGauges {
         service: web,
         active: Some(Color::Blue),
+        share: None,
         pools: [blue, PoolGauges::default()],
     };
     let text = metrics.show(Generation(7), true, &[shown]);

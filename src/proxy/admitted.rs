@@ -3,6 +3,7 @@
 use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use super::{
+    continued::NewCookies,
     error::ProxyError,
     error_page::{AcceptedFormats, ChosenPage},
     headers::FlipgateHeaders,
@@ -10,7 +11,6 @@ use super::{
     local_reply::{LocalReply, ReplyContext},
     log_limiter::LimitedEvent,
     peer_cache::PeerCache,
-    pinning::PinCookie,
     request_claim::RequestClaim,
     request_traits::RequestTraits,
     stream_schedule::StreamSchedule,
@@ -37,8 +37,8 @@ pub(super) struct AdmittedRequest<'a> {
     pub(super) traits: RequestTraits,
     pub(super) terms: ServiceTerms,
     pub(super) headers: FlipgateHeaders,
-    /// The cookie of the transaction that the request begins.
-    pub(super) pin: Option<Box<PinCookie>>,
+    /// The cookies that keep its client on a version.
+    pub(super) cookies: Option<Box<NewCookies>>,
     pub(super) upload: Upload,
     pub(super) interim: InterimResponses,
     /// When it ends after a flip, if it has to.

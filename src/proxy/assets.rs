@@ -138,7 +138,7 @@ impl AdmittedRequest<'_> {
                 self.headers.version = version;
             }
             // The response is not of the version that the transaction would be pinned to.
-            self.pin = None;
+            self.cookies = None;
             return Ok(second);
         }
         let connection = client.split().1;

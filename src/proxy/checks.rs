@@ -73,7 +73,7 @@ pub fn answer(bytes: &[u8]) {
         goes_on: true,
         is_websocket: false,
         headers: FlipgateHeaders { is_private: true, ..FlipgateHeaders::default() },
-        pin: None,
+        cookies: None,
         hsts: Some("max-age=1"),
         via: Some(b"Via: 1.1 flipgate\r\n"),
         date: *b"Sun, 06 Nov 1994 08:49:37 GMT",

@@ -12,8 +12,11 @@ const NAME: &[u8] = b"flipgate_preview";
 /// What the names of the cookies of pins begin with.
 const PIN: &[u8] = b"flipgate_pin_";
 
+/// The other cookies of Flipgate: what tells clients apart, and the token of those who go first.
+const OTHERS: [&[u8]; 2] = [b"flipgate_share", b"flipgate_first"];
+
 /// What the names of all of these begin with.
-const COMMON: &[u8] = b"flipgate_p";
+const COMMON: &[u8] = b"flipgate_";
 
 /// The values of all preview cookies of a request.
 pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
@@ -57,7 +60,7 @@ fn each(line: &[u8]) -> Cookies<'_> {
 }
 
 fn is_ours(name: &[u8]) -> bool {
-    name == NAME || name.starts_with(PIN)
+    name == NAME || name.starts_with(PIN) || OTHERS.contains(&name)
 }
 
 /// Name and value. RFC 6265, section 5.4: `name=value`.
@@ -125,6 +128,8 @@ mod tests {
             ),
             ("a=b; c=\"d\"", Some("a=b; c=\"d\"")),
             ("flipgate_preview=green", None),
+            ("flipgate_share=0; c=d; flipgate_first=1", Some("c=d")),
+            ("flipgate_shares=0; flipgate_f=1", Some("flipgate_shares=0; flipgate_f=1")),
             ("a=b; flipgate_preview=green; c=d", Some("a=b; c=d")),
             ("a=flipgate_preview=green", Some("a=flipgate_preview=green")),
         ] {

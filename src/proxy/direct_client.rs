@@ -64,7 +64,7 @@ impl DirectClient {
             goes_on: true,
             is_websocket: false,
             headers: FlipgateHeaders::default(),
-            pin: None,
+            cookies: None,
             hsts: None,
             via: Some(b"Via: 1.1 flipgate\r\n"),
             date: DATE,

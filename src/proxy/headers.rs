@@ -8,11 +8,11 @@ mod trailers;
 
 pub use self::trailers::is_never_a_trailer;
 pub(super) use self::{
-    cache_control::is_private,
+    cache_control::{is_private, is_stored_by_rule},
     request_headers::{RequestRewrite, put_request},
     response_headers::{
-        FlipgateHeaders, PinLine, ResponseRewrite, hsts, put_answer, put_connection, put_interim,
-        put_marks,
+        CookieLines, FlipgateHeaders, ResponseRewrite, hsts, put_answer, put_connection,
+        put_interim, put_marks,
     },
     trailers::{Allowed, clean_trailers},
 };

@@ -14,6 +14,7 @@ mod body_borders;
 mod body_pipe;
 #[cfg(any(test, fuzzing))]
 pub mod checks;
+mod continued;
 mod cookies;
 mod copies;
 mod detached;
@@ -45,7 +46,9 @@ mod response;
 mod retries;
 #[cfg(test)]
 mod samples;
+mod shares;
 mod signal;
+mod steering;
 mod stream_schedule;
 mod tunnel;
 mod upload;

@@ -102,7 +102,7 @@ impl<'a> ReceivedRequest<'a> {
             key,
             rules,
             is_pinned,
-            pin,
+            cookies,
         } = decision;
         if is_preview {
             record.note_preview();
@@ -156,7 +156,7 @@ impl<'a> ReceivedRequest<'a> {
                 traits,
                 terms,
                 headers,
-                pin: None,
+                cookies: None,
                 upload,
                 interim,
                 ending: StreamSchedule::default(),
@@ -197,7 +197,7 @@ impl<'a> ReceivedRequest<'a> {
             traits,
             terms,
             headers,
-            pin,
+            cookies,
             upload,
             interim,
             ending,

@@ -99,6 +99,11 @@ impl RequestClaim {
         self.endpoint().or(self.failed_endpoint.as_ref())
     }
 
+    /// Whether it was admitted to the active color.
+    pub(super) fn is_on_active(&self) -> bool {
+        self.claim.is_active()
+    }
+
     /// Whether it may be rescued: it was admitted to the active color, is no preview, and was not rescued yet.
     pub(super) fn may_be_rescued(&self) -> bool {
         self.claim.is_active() && self.record.may_be_rescued()

@@ -45,7 +45,7 @@ impl AdmittedRequest<'_> {
         }
         self.warn(LimitedEvent::Rescued, &format!("by {color}"), connection.now());
         // The response is not of the version that the transaction would be pinned to.
-        self.pin = None;
+        self.cookies = None;
         self.claim.move_to(claim, &self.proxy.shard);
         true
     }

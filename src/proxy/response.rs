@@ -2,12 +2,12 @@
 
 use super::{
     admitted::AdmittedRequest,
+    continued::{Cacheable, NewCookies},
     error::ProxyError,
     forwarding::Via,
-    headers::{PinLine, ResponseRewrite, hsts, is_private, put_answer},
+    headers::{CookieLines, ResponseRewrite, hsts, is_private, is_stored_by_rule, put_answer},
     interim::SWITCHING,
     peer_cache::PeerCache,
-    pinning::PinCookie,
     tunnel::Tunnel,
     upstream_failure::UpstreamFailure,
 };
@@ -77,7 +77,7 @@ impl AdmittedRequest<'_> {
             goes_on: plan.goes_on,
             is_websocket: head.status == SWITCHING,
             headers: self.headers,
-            pin: self.pin.as_ref().and_then(|it| pin_line(it, head, upstream)),
+            cookies: self.cookies.as_ref().and_then(|it| cookie_lines(it, head, upstream)),
             hsts: hsts(connection.peer()),
             via: (self.proxy.via == Via::Both).then(|| via(head, upstream)),
             date: connection.date(),
@@ -122,17 +122,23 @@ impl AdmittedRequest<'_> {
     }
 }
 
-/// The cookie of a pin, if the response may set it.
+/// The cookies that keep a client on a version, if the response may set them.
 #[cold]
-fn pin_line<'a>(
-    pin: &'a PinCookie,
+fn cookie_lines<'a>(
+    cookies: &'a NewCookies,
     head: &ResponseHead,
     upstream: &HttpStream,
-) -> Option<PinLine<'a>> {
-    let is_private = is_private(head.fields.lines(&upstream.unread()[..head.len]));
-    let makes_private = !is_private && pin.makes_private;
-    let line = &pin.line;
-    (is_private || makes_private).then_some(PinLine { line, makes_private })
+) -> Option<CookieLines<'a>> {
+    let fields = head.fields.lines(&upstream.unread()[..head.len]);
+    let is_private = is_private(fields);
+    let makes_private = !is_private
+        && match cookies.cacheable {
+            Cacheable::Skip => false,
+            Cacheable::PrivateIfUnstated => !is_stored_by_rule(fields),
+            Cacheable::Private => true,
+        };
+    let lines = &cookies.lines;
+    (is_private || makes_private).then_some(CookieLines { lines, makes_private })
 }
 
 /// The `Via` value for the version of the response. It does not name the process: clients need not know it.

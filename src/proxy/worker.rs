@@ -14,6 +14,7 @@ use tracing::warn;
 use super::{
     address::ClientIdentity,
     affinity::key_of,
+    continued::{Continued, NewCookies, Sides, SteeredRequest, is_https},
     cookies,
     error::ProxyError,
     forwarded_chain::ForwardedInfo,
@@ -21,8 +22,8 @@ use super::{
     log_limiter::LogLimiter,
     max_forwards::hops_left,
     peer_cache::PeerCache,
-    pinning::{PinCookie, PinDecision, PinRequest, decide, is_https},
     previews::PreviewMonitor,
+    steering::decide,
     via::{LoopMark, ViaLines},
     view::{RequestView, RequestedColor, admit},
 };
@@ -108,8 +109,8 @@ pub(super) struct RoutingDecision {
     pub(super) rules: ServiceRules,
     /// Whether its transaction began on the color, which is not active any more.
     pub(super) is_pinned: bool,
-    /// The cookie of a transaction that it begins.
-    pub(super) pin: Option<Box<PinCookie>>,
+    /// The cookies that keep its client on a version.
+    pub(super) cookies: Option<Box<NewCookies>>,
 }
 
 // === impl Proxy ===
@@ -190,7 +191,7 @@ impl Proxy {
         let requested = requested_color(lines);
         let listener = peer.listener().preview;
         let mut decided = None;
-        let mut pin = None;
+        let mut cookies = None;
         let claim = self.switch.claim(|table| {
             let rules = &**table.rules();
             let mut identity = peer.cache().trust.client(rules, peer.address(), lines);
@@ -211,21 +212,24 @@ impl Proxy {
             let (index, mut visit) = admit(rules, &view)?;
             let service = table.service_at(index);
             if let Some(terms) = service.terms()
-                && let (Some(pins), Visit::Active) = (&terms.pins, visit)
-                && !is_signal(service.side(service.active()).pool(), head, bytes)
+                && visit == Visit::Active
+                && (terms.pins.is_some() || terms.share.is_some())
             {
-                let request = PinRequest {
+                let active = service.active();
+                let request = SteeredRequest {
                     head,
                     bytes,
                     path: &path,
                     client: identity.address,
                     is_secure: peer.tls().is_some()
                         || identity.forwarded.is_some() && is_https(lines),
+                    is_internal: identity.audience == Audience::Internal,
+                    is_signal: is_signal(service.side(active).pool(), head, bytes),
                     now: connection.now(),
                 };
                 let is_up = |color| service.side(color).pool().has_endpoint_up();
-                let decision = decide(pins, table.generation(), service.active(), is_up, &request);
-                PinDecision { visit, cookie: pin } = decision;
+                let sides = Sides { generation: table.generation(), active, is_up };
+                Continued { visit, cookies } = decide(terms, &sides, &request);
             }
             let choice = (index, visit);
             let shows_color = identity.audience == Audience::Internal || rules.public_headers;
@@ -274,7 +278,7 @@ impl Proxy {
             key,
             rules,
             is_pinned,
-            pin,
+            cookies,
         })
     }
 

@@ -12,7 +12,7 @@ use super::{
     gates::{gates, healthy},
     rules::Evaluator,
     run::run,
-    watch::{Baselines, WatchBoard, WatchProgress},
+    watch::{Baselines, ShareBoard, ShareProgress, WatchBoard, WatchProgress},
 };
 use crate::{
     audit::AuditVerdict,
@@ -35,6 +35,7 @@ pub struct Release {
     evaluator: Evaluator,
     baselines: Baselines,
     board: WatchBoard,
+    share_board: ShareBoard,
 }
 
 /// Why a promotion or rollback was not made. Nothing has changed, unless [`ChangeError`] says that the outcome is unknown.
@@ -69,9 +70,9 @@ impl Release {
         pools: PoolContext,
         workers: Arc<WorkerRegistry>,
     ) -> Self {
-        let (evaluator, baselines, board) =
-            (Evaluator::new(), Baselines::default(), WatchBoard::default());
-        Self { control, metrics, pools, workers, evaluator, baselines, board }
+        let (evaluator, baselines) = (Evaluator::new(), Baselines::default());
+        let (board, share_board) = (WatchBoard::default(), ShareBoard::default());
+        Self { control, metrics, pools, workers, evaluator, baselines, board, share_board }
     }
 
     /// How the watch of a service stands; `None` if there is none.
@@ -80,12 +81,22 @@ impl Release {
         self.board.get(service)
     }
 
+    /// How the gradual promotion of a service stands; `None` if there is none.
+    #[must_use]
+    pub fn share_progress(&self, service: &ServiceName) -> Option<ShareProgress> {
+        self.share_board.get(service)
+    }
+
     pub(super) fn control(&self) -> &Control {
         &self.control
     }
 
     pub(super) fn baselines(&self) -> &Baselines {
         &self.baselines
+    }
+
+    pub(super) fn share_board(&self) -> &ShareBoard {
+        &self.share_board
     }
 
     pub(super) fn board(&self) -> &WatchBoard {

@@ -21,6 +21,7 @@ mod rollbacks;
 mod rules;
 mod run;
 mod shadow;
+mod shares;
 mod strict_json;
 mod watch;
 mod watcher;
@@ -32,6 +33,6 @@ pub use self::{
     handle::{Release, ReleaseError},
     response::check_regex,
     rules::{MANIFEST_NAMES, RESPONSE_NAMES},
-    watch::WatchProgress,
+    watch::{ShareProgress, WatchProgress},
     watcher::Watcher,
 };

@@ -1,6 +1,9 @@
 //! Rollbacks that Flipgate makes by itself, and the pool that a rollback would make active.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use super::{
     candidate::Direction,
@@ -18,6 +21,15 @@ use crate::{
     store::CommitError,
     upstream::Pool,
 };
+
+/// Between two attempts to take a promotion back, if the state cannot be written.
+pub(super) const RETRY: Duration = Duration::from_secs(1);
+
+/// The time, in milliseconds of Unix time.
+pub(super) fn unix_millis() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
 
 impl Release {
     /// Takes a promotion back, by a rollback that is refused if any of the services was promoted or rolled back since.

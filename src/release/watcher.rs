@@ -3,7 +3,7 @@
 use std::{
     collections::HashMap,
     sync::Arc,
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, future::BoxFuture, stream::FuturesUnordered};
@@ -12,6 +12,8 @@ use tracing::{error, info, warn};
 
 use super::{
     handle::{Release, ReleaseError},
+    rollbacks::{RETRY, unix_millis},
+    shares::ShareKeeper,
     watch::{Outcome, RunningWatch, TICK},
 };
 use crate::{
@@ -20,9 +22,6 @@ use crate::{
     store::{Confirmation, ServiceState, WatchState},
     upstream::Pool,
 };
-
-/// Between two attempts to take a promotion back, if the state cannot be written.
-const RETRY: Duration = Duration::from_secs(1);
 
 /// Runs the watches and the confirmations of all services.
 #[derive(Debug)]
@@ -39,6 +38,8 @@ pub struct Watcher {
     ending: FuturesUnordered<BoxFuture<'static, ()>>,
     /// Watches for which the pool of the color before is looked up.
     looking_up: FuturesUnordered<BoxFuture<'static, FoundRescuer>>,
+    /// Gradual promotions.
+    shares: ShareKeeper,
     sampled: Instant,
 }
 
@@ -74,6 +75,7 @@ impl Watcher {
     #[must_use]
     pub fn new(release: Release) -> Self {
         let changes = release.control().changes();
+        let shares = ShareKeeper::new(release.clone());
         Self {
             release,
             changes,
@@ -83,6 +85,7 @@ impl Watcher {
             taking_back: FuturesUnordered::new(),
             ending: FuturesUnordered::new(),
             looking_up: FuturesUnordered::new(),
+            shares,
             sampled: Instant::now(),
         }
     }
@@ -97,14 +100,17 @@ impl Watcher {
             let applied = self.changes.borrow_and_update().clone();
             self.follow(&applied);
             let has_baselines = applied.catalog.services().values().any(|it| it.watch.is_some());
-            let is_busy =
-                has_baselines || !self.watches.is_empty() || !self.confirmations.is_empty();
+            let is_busy = has_baselines
+                || !self.watches.is_empty()
+                || !self.confirmations.is_empty()
+                || !self.shares.is_empty();
             tokio::select! {
                 changed = self.changes.changed() => if changed.is_err() { return },
                 _ = ticks.tick(), if is_busy => self.tick().await,
                 Some(done) = self.taking_back.next() => self.taken_back(done),
                 Some(()) = self.ending.next() => {}
                 Some(found) = self.looking_up.next() => self.begin_rescue(found),
+                () = self.shares.settle() => {}
             }
         }
     }
@@ -123,6 +129,8 @@ impl Watcher {
                 }
                 Difference::Removed(name, _) => (name, None),
             };
+            // Before the watch: both may be of the same pool.
+            self.shares.follow(applied, name, service.and_then(|it| it.share.as_ref()));
             let watch = service.and_then(|it| it.watch.as_ref());
             self.follow_watch(applied, name, watch);
             match service.and_then(|it| it.confirmation.clone()) {
@@ -148,7 +156,7 @@ impl Watcher {
         };
         let left = Duration::from_millis(watch.until.saturating_sub(unix_millis()));
         let pool = pools.pool(pools.active);
-        let running = RunningWatch::begin(name, watch, settings, pool, left);
+        let running = RunningWatch::begin(name, watch, settings, pool, left, false);
         let (generation, color) = (watch.generation, pool.color());
         let time_s = left.as_secs();
         info!(service = %name, %color, generation = generation.0, time_s, "watch started");
@@ -192,6 +200,7 @@ impl Watcher {
     async fn tick(&mut self) {
         let (now, now_ms) = (Instant::now(), unix_millis());
         self.sample(now);
+        self.shares.tick(now, now_ms);
         let control = self.release.control().clone();
         let mut fired = Vec::new();
         let mut ended = Vec::new();
@@ -379,11 +388,6 @@ async fn propose(release: &Release, change: Change) -> bool {
             false
         }
     }
-}
-
-fn unix_millis() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn timestamp(unix_ms: u64) -> jiff::Timestamp {

@@ -6,13 +6,14 @@
 //! does not know.
 
 mod pins;
+mod share;
 
 use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 pub(super) use self::pins::PinKeyData;
-use self::pins::PinsData;
+use self::{pins::PinsData, share::ShareData};
 use super::{
     audit_log::AuditLog,
     state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState},
@@ -47,6 +48,8 @@ pub(super) struct ServiceData {
     watch: Option<WatchData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmation: Option<ConfirmationData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share: Option<ShareData>,
     #[serde(default, skip_serializing_if = "PinsData::is_empty")]
     pins: PinsData,
     #[serde(flatten)]
@@ -226,6 +229,7 @@ impl From<&ServiceState> for ServiceData {
             approvals,
             watch,
             confirmation,
+            share,
             history: _,
             unknown,
         } = state;
@@ -243,6 +247,7 @@ impl From<&ServiceState> for ServiceData {
             set_by,
             watch: watch.as_ref().map(Into::into),
             confirmation: confirmation.as_ref().map(Into::into),
+            share: share.as_ref().map(Into::into),
             pins: PinsData::of(state),
             unknown: unknown.unwrap_or_default(),
         }
@@ -262,6 +267,7 @@ impl TryFrom<ServiceData> for ServiceState {
             set_by,
             watch,
             confirmation,
+            share,
             pins,
             unknown,
         } = data;
@@ -278,6 +284,7 @@ impl TryFrom<ServiceData> for ServiceState {
             approvals: approvals.into_iter().map(Into::into).collect(),
             watch: watch.map(TryInto::try_into).transpose()?,
             confirmation: confirmation.map(TryInto::try_into).transpose()?,
+            share: share.map(TryInto::try_into).transpose()?,
             history: Vec::new(),
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
         };

@@ -45,7 +45,7 @@ pub use self::{
     report::{StateReport, show},
     state::{
         Approval, Confirmation, EntryId, ManifestKey, PinKeyState, PoolState, Promotion, Revision,
-        ServiceState, State, WatchState,
+        ServiceState, ShareState, State, WatchState,
     },
 };
 

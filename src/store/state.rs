@@ -1,9 +1,9 @@
 //! The state as the program uses it. `entries` is its serialized form.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{accepted::AcceptedCalls, audit_log::AuditLog};
-use crate::continuity::{PinKey, Span};
+use crate::continuity::{PinKey, ShareSecret, Span};
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
 /// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
@@ -74,6 +74,8 @@ pub struct ServiceState {
     pub watch: Option<WatchState>,
     /// The confirmation that the last promotion waits for. The next promotion or rollback removes it.
     pub confirmation: Option<Confirmation>,
+    /// The gradual promotion in progress. A promotion removes it.
+    pub share: Option<ShareState>,
     /// The latest active colors, the earliest first. Empty in a state of an older version.
     pub history: Vec<Span>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
@@ -117,6 +119,29 @@ pub struct WatchState {
     pub services: Vec<ServiceName>,
     /// Failures and requests of the color before.
     pub before: (u64, u64),
+}
+
+/// A gradual promotion in progress.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ShareState {
+    /// The generation that began it.
+    pub generation: Generation,
+    /// The candidate, which is not active.
+    pub color: Color,
+    /// The shares of clients in percent, each larger than the one before. The last one is 100.
+    pub steps: Vec<u8>,
+    /// The place of the current step, which is not the last one.
+    pub step: usize,
+    /// How long a step lasts at least.
+    pub step_for: Duration,
+    /// When the current step is over, if enough is known of the candidate, in milliseconds of Unix time.
+    pub until: u64,
+    /// The services that are promoted together.
+    pub services: Vec<ServiceName>,
+    /// Whether internal clients and holders of the token go to the candidate, whatever the share.
+    pub has_first: bool,
+    /// What decides which clients move first.
+    pub secret: ShareSecret,
 }
 
 /// A promotion that is taken back unless it is confirmed in time.
@@ -201,6 +226,7 @@ impl ServiceState {
             approvals: Vec::new(),
             watch: None,
             confirmation: None,
+            share: None,
             history: Vec::new(),
             unknown: None,
         }
@@ -248,7 +274,7 @@ impl ServiceState {
     pub fn promote(&mut self, color: Color) {
         self.previous = Some(self.active);
         self.active = color;
-        (self.watch, self.confirmation) = (None, None);
+        (self.watch, self.confirmation, self.share) = (None, None, None);
         self.pool_mut(color).served = true;
     }
 
@@ -267,6 +293,8 @@ impl ServiceState {
             *self.pool_mut(color) =
                 PoolState { served, pins_since, retired_at, ..PoolState::new(file.clone()) };
             self.revoke_approvals(color);
+            // What clients would move to is another version now.
+            self.share = self.share.take().filter(|it| it.color != color);
         }
     }
 
@@ -286,6 +314,22 @@ impl ServiceState {
     /// Removes the approvals of a pool.
     pub fn revoke_approvals(&mut self, color: Color) {
         self.approvals.retain(|it| it.color != color);
+    }
+}
+
+// === impl ShareState ===
+
+impl ShareState {
+    /// The current share of clients, in percent.
+    #[must_use]
+    pub fn percent(&self) -> u8 {
+        self.steps.get(self.step).copied().unwrap_or_default()
+    }
+
+    /// The share of the next step; `None` if that is the promotion of the candidate.
+    #[must_use]
+    pub fn next_percent(&self) -> Option<u8> {
+        self.steps.get(self.step + 1).copied().filter(|it| *it < 100)
     }
 }
 

@@ -34,6 +34,8 @@ pub enum Visit {
     Preview(Color),
     /// The side of this color, which was active when the request's transaction began.
     Pinned(Color),
+    /// The side of this color, the candidate of a gradual promotion, which the client belongs to.
+    Shared(Color),
 }
 
 /// The identity of a side: its service, its color, and when it began. Unique within the process.

@@ -246,7 +246,7 @@ impl<P, T: Clone> Service<P, T> {
     pub(super) fn claim(&self, visit: Visit, generation: Generation) -> Claim<P> {
         let color = match visit {
             Visit::Active => self.active,
-            Visit::Preview(color) | Visit::Pinned(color) => color,
+            Visit::Preview(color) | Visit::Pinned(color) | Visit::Shared(color) => color,
         };
         self.side(color).claim(generation, color == self.active)
     }

@@ -42,6 +42,7 @@ mod prose;
 mod relay;
 mod retries;
 mod reuse;
+mod shares;
 mod signals;
 mod smuggling;
 mod spa;

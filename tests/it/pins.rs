@@ -38,33 +38,33 @@ fn pinned(blue: &Application, green: &Application, pin: &str) -> TestProxyBuilde
 }
 
 /// A client with cookies.
-struct Browser {
+pub(crate) struct Browser {
     client: Client,
-    cookies: BTreeMap<String, String>,
+    pub(crate) cookies: BTreeMap<String, String>,
 }
 
 impl Browser {
-    async fn of(proxy: &TestProxy) -> Self {
+    pub(crate) async fn of(proxy: &TestProxy) -> Self {
         Self { client: proxy.public().await, cookies: BTreeMap::new() }
     }
 
-    async fn from(address: &str, proxy: &TestProxy) -> Self {
+    pub(crate) async fn from(address: &str, proxy: &TestProxy) -> Self {
         let client = Client::connect(address, proxy.public).await;
         Self { client, cookies: BTreeMap::new() }
     }
 
     /// Loads a page.
-    async fn navigate(&mut self, path: &str) -> Answer {
+    pub(crate) async fn navigate(&mut self, path: &str) -> Answer {
         self.get(path, "Sec-Fetch-Dest: document\r\nSec-Fetch-Mode: navigate\r\n").await
     }
 
     /// What a script of the page gets.
-    async fn fetch(&mut self, path: &str) -> String {
+    pub(crate) async fn fetch(&mut self, path: &str) -> String {
         let fields = "Sec-Fetch-Dest: empty\r\nSec-Fetch-Mode: cors\r\n";
         self.get(path, fields).await.text()
     }
 
-    async fn get(&mut self, path: &str, fields: &str) -> Answer {
+    pub(crate) async fn get(&mut self, path: &str, fields: &str) -> Answer {
         let mut fields = fields.to_owned();
         if !self.cookies.is_empty() {
             let cookies: Vec<_> =

@@ -18,7 +18,7 @@ use crate::support::{
 
 /// An application that fails when a test says so.
 pub(crate) struct Fragile {
-    application: Application,
+    pub(crate) application: Application,
     is_broken: Arc<AtomicBool>,
 }
 
@@ -43,7 +43,7 @@ impl Fragile {
         self.is_broken.store(true, SeqCst);
     }
 
-    fn recover(&self) {
+    pub(crate) fn recover(&self) {
         self.is_broken.store(false, SeqCst);
     }
 }
@@ -88,7 +88,7 @@ pub(crate) async fn active(proxy: &TestProxy, service: &str) -> Value {
 }
 
 /// Waits for the first event of this name.
-async fn event(proxy: &TestProxy, name: &str) -> Value {
+pub(crate) async fn event(proxy: &TestProxy, name: &str) -> Value {
     eventually(name, async || !proxy.events(name).is_empty()).await;
     proxy.events(name)[0].clone()
 }

@@ -58,6 +58,9 @@ pub struct ServiceStatus {
     /// When the last promotion is taken back unless it is confirmed, as RFC 3339.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_by: Option<String>,
+    /// The gradual promotion in progress, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share: Option<ShareStatus>,
     /// The two pools, by color.
     pub pools: BTreeMap<String, PoolStatus>,
 }
@@ -186,6 +189,17 @@ pub struct PromoteRequest {
     /// the same colors with this field extends the time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub confirm_within: Option<String>,
+    /// Promote gradually: the shares of clients that the colors get, in percent, each larger than the one before. The last one
+    /// is 100. Empty: all at once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<u8>,
+    /// How long each step lasts at least, such as `2m`; 1 second to 7 days. By default 2 minutes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub step_for: Option<String>,
+    /// Internal clients and holders of the token of this promotion get the colors first, before the first step and through all
+    /// of them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub first: bool,
 }
 
 /// The gates to run.
@@ -274,6 +288,34 @@ pub struct WatchStatus {
     /// Whether the color before serves requests that cannot be connected to the active one.
     #[serde(default)]
     pub rescue: bool,
+}
+
+/// A gradual promotion in progress.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ShareStatus {
+    /// The candidate, which is not active: `blue` or `green`.
+    pub color: String,
+    /// Its share of the clients, in percent, 0 to 99.
+    pub percent: u8,
+    /// The shares of all steps, in percent. The last one is 100: the candidate becomes active.
+    pub steps: Vec<u8>,
+    /// The current step, from 1.
+    pub step: u64,
+    /// When it is over, as RFC 3339, if the watch has a verdict then.
+    pub until: String,
+    /// Why the time is over and the step goes on: the watch has no verdict.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub waiting: Option<String>,
+    /// The share of failures of the candidate in this step, in percent.
+    pub errors: f64,
+    /// Failures that count.
+    pub failures: u64,
+    /// Answers that count, with the failures.
+    pub requests: u64,
+    /// The token for those who go first, for the header `Flipgate-First` or the cookie `flipgate_first`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_token: Option<String>,
 }
 
 /// The services to roll back, all in one step.

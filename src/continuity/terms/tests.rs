@@ -41,11 +41,11 @@ fn pins(
 }
 
 fn pin(generation: u64) -> Carried {
-    Carried::Pin(Pin { generation: Generation(generation), order: 0, id: generation })
+    Carried::Pin(Pin { begin: begin(generation), id: generation })
 }
 
 fn begin(generation: u64) -> Begin {
-    Begin { generation: Generation(generation), order: 0 }
+    Begin { generation: Generation(generation), order: 0, on_candidate: false }
 }
 
 use Color::{Blue, Green};
@@ -97,7 +97,7 @@ fn an_unused_pin_lapses_and_a_used_one_does_not() {
             true => Carried::Member(it.activity.members().key(name.as_bytes(), b"")),
             false => {
                 let id = u64::from(name.as_bytes()[0]);
-                Carried::Pin(Pin { generation: Generation(3), order: 0, id })
+                Carried::Pin(Pin { begin: begin(3), id })
             }
         };
         for name in ["used", "lazy", "never"] {
@@ -144,14 +144,14 @@ fn a_lapsed_share_is_not_pinned_any_more() {
     let now = Instant::now();
     let some = PinSettings { max_share: 10, ..settings() };
     let it = pins(some, &[(0, Blue), (5, Green)], [0, 0], Some((Blue, now)));
-    let pin = |order| Carried::Pin(Pin { generation: Generation(3), order, id: 0 });
+    let pin = |order| Carried::Pin(Pin { begin: Begin { order, ..begin(3) }, id: 0 });
     for order in 0..100 {
         it.activity().count_request();
         assert_eq!(it.follow(pin(order), now), Some(Blue));
     }
     it.activity().limit_share(10);
     assert_eq!([89, 90].map(|order| it.follow(pin(order), now)), [None, Some(Blue)]);
-    let active = Carried::Pin(Pin { generation: Generation(6), order: 0, id: 0 });
+    let active = Carried::Pin(Pin { begin: begin(6), id: 0 });
     assert_eq!(it.follow(active, now), Some(Green), "the share is that of the color before");
 }
 
@@ -162,4 +162,42 @@ fn forged_texts_say_nothing() {
     assert!(it.read(text.as_bytes()).is_some_and(|pin| pin.id == 9));
     assert!(it.read(b"blue").is_none());
     assert!(it.read(&text.as_bytes()[1..]).is_none());
+}
+
+/// A pin to the candidate.
+fn candidate(generation: u64) -> Carried {
+    let begin = Begin { on_candidate: true, ..begin(generation) };
+    Carried::Pin(Pin { begin, id: generation })
+}
+
+#[test]
+fn a_pin_to_a_candidate_is_valid_while_it_is_one_and_when_it_has_become_active() {
+    let now = Instant::now();
+    let during = pins(settings(), &[(0, Blue)], [0, 0], None);
+    let during = during.with_candidate(Some((Green, Generation(5))));
+    let found = [4, 5, 6].map(|it| during.follow(candidate(it), now));
+    assert_eq!(found, [None, Some(Green), Some(Green)], "not before it was one");
+    assert_eq!(during.follow(pin(6), now), Some(Blue));
+    let after = pins(settings(), &[(0, Blue), (8, Green)], [0, 0], Some((Blue, now)));
+    assert_eq!(after.follow(candidate(6), now), Some(Green));
+    assert_eq!(after.follow(pin(6), now), Some(Blue), "that page is of blue");
+    let flipped_back = [(0, Blue), (8, Green), (9, Blue)];
+    let open = pins(settings(), &flipped_back, [0, 0], Some((Green, now)));
+    assert_eq!(open.follow(candidate(6), now), Some(Green), "until its pins end");
+    let closed = pins(settings(), &flipped_back, [0, 0], None);
+    assert_eq!(closed.follow(candidate(6), now), None);
+}
+
+#[test]
+fn a_pin_to_a_candidate_that_was_taken_back_is_void_for_good() {
+    let now = Instant::now();
+    let taken_back = pins(settings(), &[(0, Blue)], [0, 7], None);
+    assert_eq!(taken_back.follow(candidate(6), now), None);
+    let again = taken_back.with_candidate(Some((Green, Generation(8))));
+    assert_eq!(again.follow(candidate(6), now), None);
+    let promoted = pins(settings(), &[(0, Blue), (9, Green)], [0, 7], Some((Blue, now)));
+    assert_eq!(promoted.follow(candidate(6), now), None);
+    // A color that was active once and is not the candidate is reached by none.
+    let old = pins(settings(), &[(0, Green), (3, Blue)], [0, 0], Some((Green, now)));
+    assert_eq!(old.follow(candidate(6), now), None, "it was no candidate at 6");
 }

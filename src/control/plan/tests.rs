@@ -28,6 +28,7 @@ fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
                 gate: Arc::default(),
                 watch: None,
                 pins: None,
+                share: Arc::default(),
                 active: Blue,
                 blue: spec(blue),
                 green: spec(green),

@@ -27,6 +27,20 @@ pub(in crate::proxy) fn is_private(lines: FieldLines<'_>) -> bool {
     is_private || is_not_stored && !must_understand
 }
 
+/// Whether a response with these lines says for how long a cache may keep it, or that it may.
+pub(in crate::proxy) fn is_stored_by_rule(lines: FieldLines<'_>) -> bool {
+    lines.each().filter(|it| it.0 == FieldName::CacheControl).any(|(_, own, value)| {
+        if !own.eq_ignore_ascii_case(b"cache-control") {
+            // `Expires`, and what some caches prefer.
+            return true;
+        }
+        directives(value).any(|it| {
+            let name = it.split(|it| *it == b'=').next().unwrap_or_default().trim_ascii();
+            [&b"public"[..], b"max-age", b"s-maxage"].iter().any(|it| name.eq_ignore_ascii_case(it))
+        })
+    })
+}
+
 /// Writes a `Cache-Control` that keeps shared caches away, and leaves what private ones may do.
 pub(in crate::proxy) fn put_private(out: &mut Vec<u8>, lines: FieldLines<'_>) {
     /// What is said to private caches, too.

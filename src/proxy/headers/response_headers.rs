@@ -29,11 +29,11 @@ pub(in crate::proxy) struct FlipgateHeaders {
     pub(in crate::proxy) version: Option<VersionId>,
 }
 
-/// The cookie of a pin on a response.
+/// The cookies of Flipgate on a response.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::proxy) struct PinLine<'a> {
-    /// The header line.
-    pub(in crate::proxy) line: &'a [u8],
+pub(in crate::proxy) struct CookieLines<'a> {
+    /// The header lines.
+    pub(in crate::proxy) lines: &'a [u8],
     /// Whether the response is made private for it.
     pub(in crate::proxy) makes_private: bool,
 }
@@ -50,8 +50,8 @@ pub(in crate::proxy) struct ResponseRewrite<'a> {
     /// Whether the connection becomes a WebSocket.
     pub(in crate::proxy) is_websocket: bool,
     pub(in crate::proxy) headers: FlipgateHeaders,
-    /// The pin of a transaction that begins.
-    pub(in crate::proxy) pin: Option<PinLine<'a>>,
+    /// What keeps the client on a version.
+    pub(in crate::proxy) cookies: Option<CookieLines<'a>>,
     /// `Strict-Transport-Security`, for a response over TLS that has none.
     pub(in crate::proxy) hsts: Option<&'a str>,
     /// The `Via` line.
@@ -75,11 +75,20 @@ pub(in crate::proxy) fn put_answer(
     bytes: &[u8],
     answer: &ResponseRewrite<'_>,
 ) {
-    let ResponseRewrite { version, framing, goes_on, is_websocket, headers, pin, hsts, via, date } =
-        answer;
+    let ResponseRewrite {
+        version,
+        framing,
+        goes_on,
+        is_websocket,
+        headers,
+        cookies,
+        hsts,
+        via,
+        date,
+    } = answer;
     out.reserve(head.len + ADDED);
     put_status_line(out, *version, head, bytes);
-    let makes_private = pin.is_some_and(|it| it.makes_private);
+    let makes_private = cookies.is_some_and(|it| it.makes_private);
     let is_stored = !(headers.is_private || headers.is_missing || makes_private);
     put_kept(out, head.fields.lines(bytes), !is_stored);
     put_framing(out, head, *framing);
@@ -93,11 +102,11 @@ pub(in crate::proxy) fn put_answer(
         out.extend_from_slice(via);
     }
     put_marks(out, headers);
-    if let Some(pin) = pin {
+    if let Some(cookies) = cookies {
         if makes_private {
             put_private(out, head.fields.lines(bytes));
         }
-        out.extend_from_slice(pin.line);
+        out.extend_from_slice(cookies.lines);
     }
     if let Some(hsts) = hsts
         && !head.fields.lines(bytes).has(FieldName::StrictTransport)
@@ -216,7 +225,7 @@ mod tests {
             goes_on: true,
             is_websocket: false,
             headers: FlipgateHeaders::default(),
-            pin: None,
+            cookies: None,
             hsts: None,
             via: None,
             date: *b"Sun, 06 Nov 1994 08:49:37 GMT",

@@ -85,12 +85,14 @@ impl EventStream {
     ) -> Option<Self> {
         let (socket, connection) = client.split();
         let pool = request.pool();
-        // A preview keeps its color, and a pinned client while pins are valid. All others follow the active one.
+        // A preview keeps its color, a pinned client while pins are valid, and one of a share while there is one. All others
+        // follow the active one.
         let FlipgateHeaders { is_private, is_pinned, .. } = request.headers;
         let visit = match (is_private, is_pinned) {
             (true, _) => Visit::Preview(pool.color()),
             (false, true) => Visit::Pinned(pool.color()),
-            (false, false) => Visit::Active,
+            (false, false) if request.claim.is_on_active() => Visit::Active,
+            (false, false) => Visit::Shared(pool.color()),
         };
         let version = request.traits.version;
         let framing = match (socket.is_stream(), version) {
@@ -169,7 +171,8 @@ impl EventStream {
             let color = match self.visit {
                 Visit::Preview(color) => color,
                 Visit::Pinned(color) if is_pinned_to(service, color) => color,
-                Visit::Active | Visit::Pinned(_) => service.active(),
+                Visit::Shared(color) if is_candidate(service, color) => color,
+                Visit::Active | Visit::Pinned(_) | Visit::Shared(_) => service.active(),
             };
             let pool = service.side(color).pool();
             let (signal, version) = (pool.policy().version_signal.as_ref()?, pool.version_id()?);
@@ -240,6 +243,11 @@ impl EventStream {
 fn is_pinned_to(service: &TableService, color: Color) -> bool {
     let window = service.terms().as_ref().and_then(|it| it.window());
     window.is_some_and(|it| it.color == color && Instant::now() < it.until)
+}
+
+fn is_candidate(service: &TableService, color: Color) -> bool {
+    let share = service.terms().as_ref().and_then(|it| it.share.as_ref());
+    share.is_some_and(|it| it.color == color)
 }
 
 /// The client has left.

@@ -25,11 +25,11 @@ mod running;
 mod share;
 mod verdict;
 
-pub use self::progress::WatchProgress;
+pub use self::progress::{ShareProgress, WatchProgress};
 pub(super) use self::{
     baseline::Baselines,
     bound::upper_bound,
-    progress::WatchBoard,
+    progress::{ShareBoard, WatchBoard},
     running::{RunningWatch, TICK},
     verdict::Outcome,
 };

@@ -20,19 +20,40 @@ pub struct WatchProgress {
     pub rescue: bool,
 }
 
-/// The watches in progress. Cheap to clone; clones share it.
-#[derive(Clone, Debug, Default)]
-pub(in crate::release) struct WatchBoard(Arc<Mutex<HashMap<ServiceName, WatchProgress>>>);
+/// How the gradual promotion of a service stands.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ShareProgress {
+    /// How its watch stands.
+    pub watch: WatchProgress,
+    /// Why the time of the step is over, and the step goes on.
+    pub waiting: Option<String>,
+}
 
-// === impl WatchBoard ===
+/// What is in progress, by service. Cheap to clone; clones share it.
+#[derive(Clone, Debug)]
+pub(in crate::release) struct Board<T>(Arc<Mutex<HashMap<ServiceName, T>>>);
 
-impl WatchBoard {
-    /// How the watch of a service stands; `None` if there is none.
-    pub(in crate::release) fn get(&self, service: &ServiceName) -> Option<WatchProgress> {
-        self.all().get(service).copied()
+/// The watches in progress.
+pub(in crate::release) type WatchBoard = Board<WatchProgress>;
+
+/// The gradual promotions in progress.
+pub(in crate::release) type ShareBoard = Board<ShareProgress>;
+
+// === impl Board ===
+
+impl<T> Default for Board<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T: Clone> Board<T> {
+    /// How a service stands; `None` if nothing is in progress.
+    pub(in crate::release) fn get(&self, service: &ServiceName) -> Option<T> {
+        self.all().get(service).cloned()
     }
 
-    pub(in crate::release) fn put(&self, service: &ServiceName, progress: WatchProgress) {
+    pub(in crate::release) fn put(&self, service: &ServiceName, progress: T) {
         self.all().insert(service.clone(), progress);
     }
 
@@ -40,7 +61,7 @@ impl WatchBoard {
         self.all().remove(service);
     }
 
-    fn all(&self) -> MutexGuard<'_, HashMap<ServiceName, WatchProgress>> {
+    fn all(&self) -> MutexGuard<'_, HashMap<ServiceName, T>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

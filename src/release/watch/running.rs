@@ -59,13 +59,15 @@ struct Counters {
 // === impl RunningWatch ===
 
 impl RunningWatch {
-    /// Begins a watch, or goes on with one after a restart. `left` is the time until its end.
+    /// Begins a watch, or goes on with one after a restart. `left` is the time until its end. With `waits`, it goes on until
+    /// it has a verdict.
     pub(in crate::release) fn begin(
         service: &ServiceName,
         state: &WatchState,
         settings: &WatchSettings,
         pool: &Arc<Pool>,
         left: Duration,
+        waits: bool,
     ) -> Self {
         let bound = settings.latency.map(|it| it.bound);
         pool.metrics().outcomes().watch(true, bound);
@@ -75,7 +77,7 @@ impl RunningWatch {
             state: state.clone(),
             action: settings.action,
             has_fired: false,
-            judge: WatchJudge::new(&judge_settings(settings, left), state.before),
+            judge: WatchJudge::new(&judge_settings(settings, left, waits), state.before),
             pool: Arc::clone(pool),
             bound,
             bound_from: Instant::now() + settings.latency_after,
@@ -101,7 +103,10 @@ impl RunningWatch {
         let slow = known(outcomes.take_slow());
         let side = control.switch().read(|table| {
             let service = table.service(&self.service)?;
-            (service.active() == self.color).then(|| service.side(self.color).id())
+            let terms = service.terms().as_deref();
+            let gets_requests =
+                service.active() == self.color || terms.is_some_and(|it| it.admits(self.color));
+            gets_requests.then(|| service.side(self.color).id())
         });
         let before = std::mem::replace(&mut self.seen, Counters::of(&self.pool));
         let Counters { answered, heads } = self.seen;
@@ -146,6 +151,11 @@ impl RunningWatch {
         self.judge.end()
     }
 
+    /// Why there is no proof yet that the color is good.
+    pub(in crate::release) fn missing(&self) -> Option<String> {
+        self.judge.inconclusive().map(|it| it.to_string())
+    }
+
     /// Why the color is bad, for people.
     pub(in crate::release) fn describe(&self, reason: FireReason) -> String {
         match (reason, self.bound) {
@@ -175,7 +185,7 @@ impl Counters {
 }
 
 /// How the answers of a watch of this time are judged.
-fn judge_settings(settings: &WatchSettings, time: Duration) -> JudgeSettings {
+fn judge_settings(settings: &WatchSettings, time: Duration, waits: bool) -> JudgeSettings {
     let WatchSettings { errors, latency, latency_after, requests, clients, .. } = settings;
     let latency = latency.map(|it| LatencySettings {
         share: it.slow_share(),
@@ -188,6 +198,7 @@ fn judge_settings(settings: &WatchSettings, time: Duration) -> JudgeSettings {
         requests_min: *requests,
         clients: *clients,
         latency,
+        waits,
     }
 }
 

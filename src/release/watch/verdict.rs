@@ -31,6 +31,9 @@ pub(in crate::release) struct JudgeSettings {
     pub(in crate::release) clients: usize,
     /// The limit of slow answers, if there is one.
     pub(in crate::release) latency: Option<LatencySettings>,
+    /// Whether the watch goes on after its time until it is proved that the color is good or bad. The bound on false alarms
+    /// holds: the test gives no weight to changes after its time.
+    pub(in crate::release) waits: bool,
 }
 
 /// The limit of slow answers.
@@ -99,6 +102,7 @@ pub(in crate::release) enum InconclusiveReason {
 pub(in crate::release) struct WatchJudge {
     ticks: u64,
     requests_min: u64,
+    waits: bool,
     seen: u64,
     failures: ShareJudge,
     latency: Option<LatencyJudge>,
@@ -120,7 +124,8 @@ impl WatchJudge {
     /// If the old color had at least the minimum of requests and failed more than the limit, the upper bound of its
     /// share at a confidence of 95 % is the limit.
     pub(in crate::release) fn new(settings: &JudgeSettings, before: (u64, u64)) -> Self {
-        let JudgeSettings { limit_percent, ticks, requests_min, clients, latency } = settings;
+        let JudgeSettings { limit_percent, ticks, requests_min, clients, latency, waits } =
+            settings;
         let ticks = (*ticks).max(1);
         let limit = limit_after(limit_percent / 100.0, *requests_min, before);
         let latency = latency.map(|it| {
@@ -133,6 +138,7 @@ impl WatchJudge {
         Self {
             ticks,
             requests_min: *requests_min,
+            waits: *waits,
             seen: 0,
             failures: ShareJudge::new(limit, ticks, *clients),
             latency,
@@ -154,7 +160,7 @@ impl WatchJudge {
     /// for.
     pub(in crate::release) fn end(&mut self) -> Outcome {
         if self.outcome == Outcome::Running {
-            self.outcome = self.inconclusive().map_or(Outcome::Passed, Outcome::Inconclusive);
+            self.outcome = self.at_the_end();
         }
         self.outcome
     }
@@ -172,7 +178,16 @@ impl WatchJudge {
         match &self.latency {
             Some(it) if was_slow => Outcome::Fired(FireReason::Slow(it.slow.counts)),
             _ if self.seen < self.ticks => Outcome::Running,
-            _ => self.inconclusive().map_or(Outcome::Passed, Outcome::Inconclusive),
+            _ => self.at_the_end(),
+        }
+    }
+
+    /// The outcome when the time is over.
+    fn at_the_end(&self) -> Outcome {
+        match self.inconclusive() {
+            None => Outcome::Passed,
+            Some(_) if self.waits => Outcome::Running,
+            Some(reason) => Outcome::Inconclusive(reason),
         }
     }
 
@@ -182,7 +197,7 @@ impl WatchJudge {
     }
 
     /// Why a watch that ends now without having fired has not passed.
-    fn inconclusive(&self) -> Option<InconclusiveReason> {
+    pub(in crate::release) fn inconclusive(&self) -> Option<InconclusiveReason> {
         let needed = self.requests_min.max(1);
         let failures = self.failures.counts;
         if failures.share() > failures.limit {

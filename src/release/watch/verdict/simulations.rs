@@ -56,8 +56,14 @@ fn client(number: u32) -> IpAddr {
 }
 
 fn judge(requests_min: u64) -> WatchJudge {
-    let settings =
-        JudgeSettings { limit_percent: 5.0, ticks: TICKS, requests_min, clients: 3, latency: None };
+    let settings = JudgeSettings {
+        limit_percent: 5.0,
+        ticks: TICKS,
+        requests_min,
+        clients: 3,
+        latency: None,
+        waits: false,
+    };
     WatchJudge::new(&settings, (0, 0))
 }
 

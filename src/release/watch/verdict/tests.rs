@@ -7,7 +7,14 @@ use crate::release::watch::mixture::MixtureTest;
 const TICKS: u64 = 1200;
 
 fn settings() -> JudgeSettings {
-    JudgeSettings { limit_percent: 5.0, ticks: TICKS, requests_min: 50, clients: 3, latency: None }
+    JudgeSettings {
+        limit_percent: 5.0,
+        ticks: TICKS,
+        requests_min: 50,
+        clients: 3,
+        latency: None,
+        waits: false,
+    }
 }
 
 fn judge() -> WatchJudge {
@@ -251,4 +258,19 @@ fn every_count_is_allowed() {
             }
         }
     }
+}
+
+#[test]
+fn a_watch_that_waits_goes_on_until_it_has_a_verdict() {
+    let waiting = JudgeSettings { ticks: 8, waits: true, ..settings() };
+    let mut judge = WatchJudge::new(&waiting, (0, 0));
+    assert_eq!(repeat(&mut judge, 20, &good(2)), Outcome::Running, "40 of 50 requests");
+    assert_eq!(judge.end(), Outcome::Running);
+    assert_eq!(judge.tick(&good(10)), Outcome::Passed);
+    // A bad color is found after the time, too.
+    let mut judge = WatchJudge::new(&waiting, (0, 0));
+    assert_eq!(repeat(&mut judge, 10, &good(2)), Outcome::Running);
+    let failures = failures_of(9);
+    let outcome = repeat(&mut judge, 20, &bad(9, &failures));
+    assert!(matches!(outcome, Outcome::Fired(_)), "{outcome:?}");
 }

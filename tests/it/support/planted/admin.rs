@@ -46,6 +46,7 @@ impl Proxy {
                 active: table.active[place].to_string(),
                 previous: None,
                 damaged: false,
+                share: None,
                 watch: None,
                 confirm_by: None,
                 pools: pools.into(),

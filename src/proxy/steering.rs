@@ -1,0 +1,49 @@
+//! Where a request goes that would get the active color: by its pin, or by the share of its client.
+//!
+//! Part of the admission of a request: it decides with the terms of the same generation that decides the active color.
+
+use super::{
+    continued::{Continued, Sides, SteeredRequest},
+    pinning::{Start, begin, pinned, start},
+    shares,
+};
+use crate::{continuity::Continuity, model::Color, switch::Visit};
+
+/// Decides about a request that would get the active color.
+#[inline(never)]
+pub(super) fn decide(
+    terms: &Continuity,
+    sides: &Sides<impl Fn(Color) -> bool>,
+    request: &SteeredRequest<'_>,
+) -> Continued {
+    let lines = request.head.fields.lines(request.bytes);
+    let pins = terms.pins.as_ref().filter(|_| !request.is_signal);
+    let (start, pinned) = pins
+        .map_or((Start::Never, None), |it| (start(it, request, lines), pinned(it, request, lines)));
+    // A pin to a color without an endpoint that is up is void.
+    let active = sides.active;
+    let pinned = pinned.filter(|it| *it == active || start == Start::Always || (sides.is_up)(*it));
+    if let Some(color) = pinned.filter(|_| start != Start::Always) {
+        let is_candidate = terms.share.as_ref().is_some_and(|it| it.color == color);
+        let visit = match color == active {
+            true => Visit::Active,
+            false if is_candidate => Visit::Shared(color),
+            false => Visit::Pinned(color),
+        };
+        return Continued { visit, cookies: None };
+    }
+    let mut continued = match &terms.share {
+        Some(share) => shares::choose(share, sides, request, lines),
+        None => Continued::ACTIVE,
+    };
+    if let Some(pins) = pins.filter(|_| start != Start::Never) {
+        let color = continued.color(active);
+        let has_other = pinned.is_some_and(|it| it != color);
+        let on_candidate = color != active;
+        let begun = (sides.generation, on_candidate, has_other);
+        if let Some(cookie) = begin(pins, begun, request, lines) {
+            continued.add(cookie);
+        }
+    }
+    continued
+}

@@ -1,0 +1,86 @@
+//! A gradual promotion in progress, as it is written.
+
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::{ColorData, names};
+use crate::{continuity::ShareSecret, model::Generation, store::state::ShareState};
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ShareData {
+    generation: u64,
+    color: ColorData,
+    steps: Vec<u8>,
+    step: usize,
+    step_for_ms: u64,
+    /// In milliseconds of Unix time.
+    until: u64,
+    services: Vec<String>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    first: bool,
+    /// 32 hexadecimal digits.
+    secret: String,
+}
+
+impl From<&ShareState> for ShareData {
+    fn from(share: &ShareState) -> Self {
+        let ShareState {
+            generation,
+            color,
+            steps,
+            step,
+            step_for,
+            until,
+            services,
+            has_first,
+            secret,
+        } = share;
+        Self {
+            generation: generation.0,
+            color: (*color).into(),
+            steps: steps.clone(),
+            step: *step,
+            step_for_ms: u64::try_from(step_for.as_millis()).unwrap_or(u64::MAX),
+            until: *until,
+            services: services.iter().map(ToString::to_string).collect(),
+            first: *has_first,
+            secret: format!("{:032x}", u128::from_be_bytes(secret.0)),
+        }
+    }
+}
+
+impl TryFrom<ShareData> for ShareState {
+    type Error = String;
+
+    fn try_from(data: ShareData) -> Result<Self, String> {
+        let ShareData {
+            generation,
+            color,
+            steps,
+            step,
+            step_for_ms,
+            until,
+            services,
+            first,
+            secret,
+        } = data;
+        let is_rising = steps.is_sorted_by(|one, next| one < next);
+        if !is_rising || steps.last() != Some(&100) || step + 1 >= steps.len() {
+            return Err("its share has no rising steps up to 100".to_owned());
+        }
+        let number = u128::from_str_radix(&secret, 16).ok().filter(|_| secret.len() == 32);
+        let secret = number.ok_or("its share has no secret of 32 hexadecimal digits")?;
+        Ok(Self {
+            generation: Generation(generation),
+            color: color.into(),
+            steps,
+            step,
+            step_for: Duration::from_millis(step_for_ms),
+            until,
+            services: names(services)?,
+            has_first: first,
+            secret: ShareSecret(secret.to_be_bytes()),
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! What other changes mean for a gradual promotion in progress.
+
+use serde_json::json;
+
+use super::{application, clients, get, of, percent, promote, share};
+use crate::support::TestProxy;
+
+#[tokio::test]
+async fn the_status_says_where_it_is_and_the_candidate_is_not_safe_to_stop() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[10, 50, 100], json!({})).await;
+    let share = share(&proxy).await;
+    assert_eq!(
+        (&share["color"], &share["percent"], &share["step"], &share["steps"]),
+        (&json!("green"), &json!(10), &json!(1), &json!([10, 50, 100]))
+    );
+    let drain = proxy.call("GET", "/v1/services/web/drain?color=green", "", "").await.json();
+    assert_eq!(
+        (&drain["drained"], &drain["safe_to_stop"], &drain["held_by"]),
+        (&json!(false), &json!(false), &json!(["share"]))
+    );
+    let metric = "flipgate_share_percent{color=\"green\",service=\"web\"}";
+    assert!((proxy.metric(metric).await - 10.0).abs() < 0.1);
+}
+
+#[tokio::test]
+async fn a_rollback_takes_it_back_and_waits_for_its_requests() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[99, 100], json!({})).await;
+    clients(&proxy, 5).await;
+    let rolled = proxy.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
+    assert_eq!(rolled.status, 200, "{}", rolled.text());
+    assert_eq!(rolled.json()["services"]["web"]["active"], "blue");
+    assert_eq!(share(&proxy).await, json!(null));
+    let again = proxy.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
+    assert_eq!(again.status, 409, "there is nothing to take back");
+    assert!(clients(&proxy, 20).await.iter().all(|it| it.1 == "blue"));
+}
+
+#[tokio::test]
+async fn the_candidate_keeps_its_endpoints_unless_it_is_forced() {
+    let (blue, green, other) =
+        (application("blue").await, application("green").await, application("other").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[99, 100], json!({})).await;
+    let put = |force: bool| json!({"endpoints": [other.address.to_string()], "force": force});
+    let path = "/v1/services/web/pools/green";
+    let refused = proxy.call("PUT", path, "", &put(false).to_string()).await;
+    assert_eq!(
+        (refused.status, &refused.json()["reasons"][0]["code"]),
+        (409, &json!("share_in_progress"))
+    );
+    assert_eq!(percent(&proxy).await, 99);
+    assert_eq!(proxy.call("PUT", path, "", &put(true).to_string()).await.status, 200);
+    assert_eq!(share(&proxy).await, json!(null), "clients have not moved to that");
+    assert_eq!(get(&proxy, "/", "").await.text(), "blue");
+}
+
+#[tokio::test]
+async fn a_restart_keeps_the_step_and_the_clients() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[50, 100], json!({})).await;
+    let before = share(&proxy).await;
+    let mut all = clients(&proxy, 20).await;
+    let colors: Vec<_> = all.iter().map(|it| it.1.clone()).collect();
+    let cookies: Vec<_> = all.drain(..).map(|it| it.0.cookies["flipgate_share"].clone()).collect();
+    let state = proxy.shut_down();
+    let proxy: TestProxy = of(&blue, &green, "").state(state).start();
+    let after = share(&proxy).await;
+    assert_eq!((&after["until"], &after["percent"]), (&before["until"], &json!(50)));
+    for (cookie, color) in cookies.iter().zip(&colors) {
+        let fields = format!("Cookie: flipgate_share={cookie}\r\n");
+        assert_eq!(get(&proxy, "/", &fields).await.text(), *color);
+    }
+}
+
+#[tokio::test]
+async fn steps_that_make_no_sense_are_refused() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    for (body, status) in [
+        (json!({"services": {"web": "green"}, "steps": [50]}), 400),
+        (json!({"services": {"web": "green"}, "steps": [50, 10, 100]}), 400),
+        (json!({"services": {"web": "green"}, "steps": [50, 100], "step_for": "0s"}), 400),
+        (json!({"services": {"web": "green"}, "step_for": "1m"}), 400),
+        (json!({"services": {"web": "green"}, "first": true}), 400),
+        (json!({"services": {"web": "green"}, "steps": [50, 100], "confirm_within": "1m"}), 400),
+        (json!({"services": {"web": "blue"}, "steps": [50, 100]}), 422),
+        (json!({"services": {"api": "green"}, "steps": [50, 100]}), 422),
+    ] {
+        let answer = proxy.call("POST", "/v1/promote", "", &body.to_string()).await;
+        assert_eq!(answer.status, status, "{body}: {}", answer.text());
+    }
+    assert_eq!(share(&proxy).await, json!(null));
+    // All at once is an ordinary promotion.
+    promote(&proxy, &[100], json!({"step_for": "1m"})).await;
+    assert_eq!(proxy.status().await["services"]["web"]["active"], "green");
+}
+
+#[tokio::test]
+async fn several_services_move_together() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .service_of("api", "web.test", "/api", &[blue.address], &[green.address])
+        .start();
+    let body =
+        json!({"services": {"web": "green", "api": "green"}, "steps": [50, 100], "step_for": "1h"});
+    let answer = proxy.call("POST", "/v1/promote", "", &body.to_string()).await;
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    for _ in 0..20 {
+        let mut client = proxy.public().await;
+        let mut ask = async |path: &str, cookie: &str| {
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n{cookie}\r\n")).await;
+            client.answer().await
+        };
+        let page = ask("/", "").await;
+        let cookie = page.field("set-cookie").expect("a share").split(';').next().expect("a pair");
+        let call = ask("/api", &format!("Cookie: {cookie}\r\n")).await;
+        assert_eq!(call.text(), page.text(), "one cookie decides for both");
+    }
+    let back = proxy.call("POST", "/v1/rollback", "", "{}").await.json();
+    assert_eq!(back["services"]["api"]["share"], json!(null));
+    assert_eq!(back["services"]["web"]["share"], json!(null));
+}

@@ -1,0 +1,54 @@
+//! Those who go first: internal clients, and holders of a token.
+
+use serde_json::json;
+
+use super::{application, clients, get, of, promote, share};
+use crate::support::{Client, client};
+
+#[tokio::test]
+async fn internal_clients_and_holders_of_the_token_go_first() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    let status = promote(&proxy, &[1, 100], json!({"first": true})).await;
+    let share = &status["services"]["web"]["share"];
+    assert_eq!((&share["percent"], &share["steps"]), (&json!(0), &json!([0, 1, 100])));
+    let token = share["first_token"].as_str().expect("a token");
+    assert!(clients(&proxy, 20).await.iter().all(|it| it.1 == "blue"), "0 %");
+    let mut insider = Client::connect(client::INTERNAL, proxy.public).await;
+    assert_eq!(insider.get("/", "").await.text(), "green");
+    for fields in
+        [format!("Flipgate-First: {token}\r\n"), format!("Cookie: a=b; flipgate_first={token}\r\n")]
+    {
+        assert_eq!(get(&proxy, "/", &fields).await.text(), "green", "{fields}");
+    }
+    let seen = green.requests();
+    assert!(seen.iter().all(|it| it.header("flipgate-first").is_empty()), "it is not forwarded");
+    assert_eq!(seen.last().expect("a request").header("cookie"), "a=b");
+    // An insider can still ask for the other one.
+    let asked = insider.get("/", "Flipgate-Preview: blue\r\n").await;
+    assert_eq!(asked.text(), "blue");
+}
+
+#[tokio::test]
+async fn without_first_an_insider_is_a_client_like_others() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "share = { by = \"header:X-User\" }").start();
+    promote(&proxy, &[50, 100], json!({})).await;
+    assert_eq!(share(&proxy).await["first_token"], json!(null));
+    let mut insider = Client::connect(client::INTERNAL, proxy.public).await;
+    assert_eq!(insider.get("/", "").await.text(), "blue");
+}
+
+#[tokio::test]
+async fn a_token_is_valid_for_one_promotion() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[1, 100], json!({"first": true})).await;
+    let token = share(&proxy).await["first_token"].as_str().expect("a token").to_owned();
+    let fields = format!("Flipgate-First: {token}\r\n");
+    assert_eq!(get(&proxy, "/", &fields).await.text(), "green");
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    assert_eq!(get(&proxy, "/", &fields).await.text(), "blue");
+    promote(&proxy, &[1, 100], json!({"first": true})).await;
+    assert_eq!(get(&proxy, "/", &fields).await.text(), "blue", "that is another promotion");
+}
