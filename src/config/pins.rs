@@ -55,6 +55,11 @@ pub(super) fn pins(section: &Section<'_>, hosts: &[HostPattern]) -> Arc<PinSetti
             section.note(key, what);
         }
     }
+    if settings.group.is_some() && !of_cookies {
+        let what = "only has an effect with carry = \"cookie\": names of transactions are remembered by each service for itself\n\
+                    set that too, or remove the key";
+        section.note("group", what);
+    }
     if !of_cookies && settings.start == [PinStart::Document] && !section.has("start") {
         let what = "a navigation does not carry this value, and it is the default of `start`\n\
                     write what begins a transaction, like start = [\"header:X-Scan-Id\"]";
@@ -140,7 +145,7 @@ pub(super) fn domain(value: Value<'_>, hosts: &[HostPattern]) -> Result<Option<B
 }
 
 /// Notes what does not fit between services: a group with the name of a service of its own cookie, and groups with
-/// services that carry their pins differently.
+/// services with pins that last differently: a page would go on with the old version of one of them only.
 pub(super) fn check_groups(root: &Section<'_>, services: &BTreeMap<ServiceName, ServiceSpec>) {
     let mut groups: BTreeMap<&ServiceName, (&ServiceName, &PinSettings)> = BTreeMap::new();
     for (text, _, section) in root.section("service").named() {
@@ -157,9 +162,9 @@ pub(super) fn check_groups(root: &Section<'_>, services: &BTreeMap<ServiceName, 
             section.note("group", what);
         }
         match groups.get(group) {
-            Some((first, other)) if pins.carrier != other.carrier => {
+            Some((first, other)) if pins.max_age != other.max_age => {
                 let what = format!(
-                    "service `{first}` of the same group has another `carry`\nwrite the same for both"
+                    "service `{first}` of the same group has another `max_age`\nwrite the same for both"
                 );
                 section.note("group", what);
             }

@@ -14,7 +14,9 @@ pub struct PinActivity {
     members: Members,
     /// Requests of the service in the current interval, for the share.
     requests: AtomicU64,
-    /// Pinned requests in the current interval, by the order of their pins.
+    /// Pinned requests in the current interval.
+    pinned_requests: AtomicU64,
+    /// The first of them, by the order of their pins.
     pinned: Mutex<Vec<u32>>,
     /// Pins of a smaller order have lapsed.
     oldest: AtomicU32,
@@ -37,6 +39,7 @@ impl PinActivity {
         Self {
             members: Members::new(secret),
             requests: AtomicU64::new(0),
+            pinned_requests: AtomicU64::new(0),
             pinned: Mutex::default(),
             oldest: AtomicU32::new(0),
             has_pins: [has_pins, has_pins].map(AtomicBool::new),
@@ -74,6 +77,7 @@ impl PinActivity {
         if order < self.oldest.load(Relaxed) {
             return false;
         }
+        self.pinned_requests.fetch_add(1, Relaxed);
         let mut pinned = self.pinned();
         if pinned.len() < SAMPLES_MAX {
             pinned.push(order);
@@ -82,17 +86,21 @@ impl PinActivity {
     }
 
     /// Ends an interval: if pins had more than `max_share` percent of its requests, the oldest ones lapse until the rest
-    /// has that share.
+    /// has that share. An interval with few requests goes on.
     pub fn limit_share(&self, max_share: u8) {
+        if self.requests.load(Relaxed) < REQUESTS_MIN {
+            return;
+        }
         let requests = self.requests.swap(0, Relaxed);
+        let total = self.pinned_requests.swap(0, Relaxed);
         let mut pinned = std::mem::take(&mut *self.pinned());
-        if requests < REQUESTS_MIN {
+        let allowed = requests * u64::from(max_share) / 100;
+        if total <= allowed || pinned.is_empty() {
             return;
         }
-        let allowed = usize::try_from(requests * u64::from(max_share) / 100).unwrap_or(usize::MAX);
-        if pinned.len() <= allowed {
-            return;
-        }
+        // The part of the remembered ones that may stay, as of all.
+        let allowed = pinned.len() as u64 * allowed / total;
+        let allowed = usize::try_from(allowed).unwrap_or(usize::MAX);
         pinned.sort_unstable();
         // The oldest that stays. Pins of the same order lapse together.
         let first_kept = pinned.len() - allowed;
@@ -143,6 +151,25 @@ mod tests {
         interval(&activity, 0..19, 0);
         activity.limit_share(20);
         assert!(activity.admits(0));
+    }
+
+    #[test]
+    fn the_share_of_few_requests_is_judged_over_several_intervals() {
+        let activity = PinActivity::new([1; 16], false);
+        for _ in 0..10 {
+            interval(&activity, 0..9, 1);
+            activity.limit_share(10);
+        }
+        assert!(!activity.admits(0));
+    }
+
+    #[test]
+    fn a_share_of_more_requests_than_are_remembered_is_kept() {
+        let activity = PinActivity::new([1; 16], false);
+        interval(&activity, (0..100_000).map(|it| it % 1000), 100_000);
+        activity.limit_share(10);
+        assert!(!activity.admits(700), "a fifth of the pinned requests may stay");
+        assert!(activity.admits(900));
     }
 
     #[test]

@@ -274,7 +274,9 @@ impl ServicePins {
     #[must_use]
     pub fn is_window_needed(&self, now: Instant) -> bool {
         let Some(window) = &self.window else { return false };
-        if now >= window.until || !self.activity.has_pins(window.color) {
+        // Another service of the group may have set pins that are valid here.
+        let is_shared = self.settings.group.is_some();
+        if now >= window.until || !is_shared && !self.activity.has_pins(window.color) {
             return false;
         }
         let idle = self.settings.idle.filter(|_| self.settings.carrier == PinCarrier::Cookie);

@@ -83,6 +83,8 @@ impl Control {
         if active.is_none() && self.removed(service).is_none() {
             return None;
         }
+        // Before the drains: if the pins end in between, their requests are found there.
+        let pins = PinsSnapshot::of(self.switch(), service, color);
         let inside = self.switch().in_flight(service, color);
         let drains = self.switch().drains(service, color);
         let sides: Vec<SideId> = drains.iter().map(Drain::side).collect();
@@ -92,7 +94,6 @@ impl Control {
         let is_active = active == Some(color);
         let holds = self.holds(service, color);
         let is_candidate = holds.by.contains(&Holds::SHARE);
-        let pins = PinsSnapshot::of(self.switch(), service, color);
         Some(DrainSnapshot {
             service: service.clone(),
             color,

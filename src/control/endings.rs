@@ -12,8 +12,8 @@ use tracing::info;
 use super::events::{EndedStreams, EventKind, Events};
 use crate::{
     model::{Color, ServiceName, StreamEnd, StreamKind, StreamPolicies},
-    switch::{Service, StreamEnding},
-    upstream::{Pools, ServiceSwitch},
+    switch::{Drain, Service, StreamEnding},
+    upstream::{Pool, Pools, ServiceSwitch},
 };
 
 /// Starts and stops endings, and has the last one of each color.
@@ -28,7 +28,8 @@ type Entries = HashMap<(ServiceName, Color), Entry>;
 
 #[derive(Debug)]
 struct Entry {
-    ending: Arc<StreamEnding>,
+    /// That of the streams of a flip, or by hand; and that of streams that were pinned until later.
+    endings: Vec<Arc<StreamEnding>>,
     /// Whether an event has said how it went, or none has to.
     is_reported: bool,
 }
@@ -48,6 +49,30 @@ pub struct EndingSnapshot {
 #[derive(Clone, Copy, Debug, Eq, PartialEq, thiserror::Error)]
 #[error("the color is active: promote the other one before you end its streams")]
 pub struct ColorIsActive;
+
+// === impl Entry ===
+
+impl Entry {
+    fn stop(&self) {
+        self.endings.iter().for_each(|it| it.stop());
+    }
+
+    fn is_stopped(&self) -> bool {
+        self.endings.iter().all(|it| it.is_stopped())
+    }
+
+    /// How many streams were ended, by kind and way, without zeros.
+    fn ended(&self) -> Vec<(StreamKind, StreamEnd, u64)> {
+        let mut sums: Vec<(StreamKind, StreamEnd, u64)> = Vec::new();
+        for (kind, how, count) in self.endings.iter().flat_map(|it| it.ended()) {
+            match sums.iter_mut().find(|it| (it.0, it.1) == (kind, how)) {
+                Some((.., sum)) => *sum += count,
+                None => sums.push((kind, how, count)),
+            }
+        }
+        sums
+    }
+}
 
 // === impl Endings ===
 
@@ -99,6 +124,26 @@ impl Endings {
         Ok(())
     }
 
+    /// Has the streams of pinned requests end by these policies, as if the color had been replaced now: the pins to it have
+    /// ended. Endings in progress go on.
+    pub(super) fn start_pinned(&self, drain: &Drain<Pool>, policies: StreamPolicies) {
+        if policies.is_empty() {
+            return;
+        }
+        let mut entries = self.entries();
+        let (service, color) = (drain.service(), drain.color());
+        let ending = Arc::new(StreamEnding::new(policies, Instant::now(), fastrand::u32(..)));
+        let in_flight = self.switch.end_streams_on(drain, &ending);
+        if in_flight == 0 {
+            return;
+        }
+        let none = || Entry { endings: Vec::new(), is_reported: false };
+        let entry = entries.entry((service.clone(), color)).or_insert_with(none);
+        entry.is_reported = false;
+        entry.endings.push(ending);
+        self.publish_start(service, color, (&policies, false), in_flight);
+    }
+
     /// Forgets services that are not configured. What was started goes on.
     pub(super) fn keep(&self, is_configured: impl Fn(&ServiceName) -> bool) {
         self.entries().retain(|(name, _), _| is_configured(name));
@@ -114,10 +159,10 @@ impl Endings {
     /// How far the streams of a color have ended since it was replaced; `None` if there was nothing to end.
     pub(super) fn snapshot(&self, service: &ServiceName, color: Color) -> Option<EndingSnapshot> {
         let entries = self.entries();
-        let ending = &entries.get(&(service.clone(), color))?.ending;
-        let is_going = !ending.is_stopped();
-        let left = if is_going { ending.left(Instant::now()) } else { Duration::ZERO };
-        Some(EndingSnapshot { is_going, left, ended: ending.ended() })
+        let entry = entries.get(&(service.clone(), color))?;
+        let (is_going, now) = (!entry.is_stopped(), Instant::now());
+        let left = entry.endings.iter().filter(|_| is_going).map(|it| it.left(now)).max();
+        Some(EndingSnapshot { is_going, left: left.unwrap_or_default(), ended: entry.ended() })
     }
 
     /// Starts an ending in place of the one before.
@@ -131,16 +176,25 @@ impl Endings {
     ) {
         let key = (service.clone(), color);
         if let Some(before) = entries.get_mut(&key) {
-            before.ending.stop();
+            before.stop();
             self.report(before, service, color);
         }
         let ending = Arc::new(StreamEnding::new(policies, Instant::now(), fastrand::u32(..)));
         let in_flight = self.switch.end_streams(service, color, Some(&ending));
         // Where nothing is in flight, nothing can end.
-        entries.insert(key, Entry { ending, is_reported: in_flight == 0 });
-        if in_flight == 0 {
-            return;
+        entries.insert(key, Entry { endings: vec![ending], is_reported: in_flight == 0 });
+        if in_flight > 0 {
+            self.publish_start(service, color, (&policies, by_hand), in_flight);
         }
+    }
+
+    fn publish_start(
+        &self,
+        service: &ServiceName,
+        color: Color,
+        (policies, by_hand): (&StreamPolicies, bool),
+        in_flight: usize,
+    ) {
         let kinds = StreamKind::ALL.into_iter().filter(|it| policies.get(*it).is_some());
         let kinds: Vec<_> = kinds.map(StreamKind::as_str).collect();
         let last_ms = u64::try_from(policies.longest().as_millis()).unwrap_or(u64::MAX);
@@ -152,7 +206,7 @@ impl Endings {
     /// Stops the ending of a color, if there is one. Streams that have not ended yet stay.
     fn stop(&self, entries: &mut Entries, service: &ServiceName, color: Color) {
         let Some(entry) = entries.get_mut(&(service.clone(), color)) else { return };
-        entry.ending.stop();
+        entry.stop();
         self.switch.end_streams(service, color, None);
         self.report(entry, service, color);
     }
@@ -162,8 +216,8 @@ impl Endings {
         if std::mem::replace(&mut entry.is_reported, true) {
             return;
         }
-        let stopped = entry.ending.is_stopped();
-        let streams = EndedStreams::new(entry.ending.ended());
+        let stopped = entry.is_stopped();
+        let streams = EndedStreams::new(entry.ended());
         info!(%service, %color, stopped, %streams, "streams ended");
         let service = service.clone();
         self.events.publish(EventKind::StreamsEnded { service, color, stopped, streams });

@@ -64,7 +64,12 @@ impl<'a> TermsFactory<'a> {
         let keys = keys.map(|it| it.key).collect();
         let activity = match old {
             Some(old) => Arc::clone(old.activity()),
-            None => Arc::new(PinActivity::new(random_secret(), self.is_start)),
+            None => {
+                // A service that had pins before, in an earlier process or configuration, may have some in use.
+                let is_new = |it: &Color| state.pool(*it).pins_since == self.state.generation;
+                let has_pins = self.is_start || !Color::BOTH.iter().all(is_new);
+                Arc::new(PinActivity::new(random_secret(), has_pins))
+            }
         };
         let since = Color::BOTH.map(|it| state.pool(it).pins_since);
         if let Some(old) = old {

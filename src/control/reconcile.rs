@@ -4,7 +4,8 @@
 //! one: only the difference counts.
 
 use std::{
-    sync::{Arc, Weak, atomic::Ordering::Relaxed},
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering::Relaxed},
     time::Instant,
 };
 
@@ -36,6 +37,9 @@ use crate::{
 pub(super) struct Reconciler {
     /// The tasks that wait for drains.
     drain_tasks: TaskTracker,
+    /// The drains that these tasks wait for. Locked while a table is replaced, and while a task decides what its drain
+    /// means: the last one of a color says that the color is drained.
+    drains: Arc<Mutex<WatchedDrains>>,
     /// The number of the current rules.
     rules: u64,
     /// The services with pins to a color that is not active.
@@ -43,6 +47,9 @@ pub(super) struct Reconciler {
     /// Earlier tables that requests may still be reading.
     earlier: Vec<Weak<ServiceTable>>,
 }
+
+/// A reference for each drain of a color that is waited for, and one more.
+type WatchedDrains = HashMap<(ServiceName, Color), Arc<()>>;
 
 /// Removed services that are forgotten together.
 const FORGOTTEN_TOGETHER: usize = 1000;
@@ -69,7 +76,8 @@ impl Reconciler {
         let table = Table::first(state.generation, rules, entries);
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
         let drain_tasks = TaskTracker::new();
-        (Self { drain_tasks, rules: 0, windows, earlier: Vec::new() }, applied, table)
+        let (drains, earlier) = (Arc::default(), Vec::new());
+        (Self { drain_tasks, drains, rules: 0, windows, earlier }, applied, table)
     }
 
     /// Applies a state, and publishes what has changed.
@@ -129,6 +137,8 @@ impl Reconciler {
         // Before anyone can see the new state.
         end_rescues(&before, &applied, &changed);
         let (mut drains, mut earlier) = (Vec::new(), Vec::new());
+        let watched = Arc::clone(&self.drains);
+        let mut watched = lock(&watched);
         // Under the lock of the channel: no reader sees one without the other.
         shared.applied.send_modify(|it| {
             if let Some(table) = table {
@@ -147,8 +157,10 @@ impl Reconciler {
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
         shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
-            self.watch(shared, drain, false);
+            end_pinned_streams(shared, &applied.pools, &drain);
+            self.watch(shared, drain, &mut watched);
         }
+        drop(watched);
         shared.removed.clear();
         if !gone.is_empty() {
             self.forget_when_drained(shared, gone);
@@ -185,19 +197,21 @@ impl Reconciler {
         if entries.is_empty() {
             return;
         }
-        let closed: Vec<_> =
-            entries.iter().filter_map(|it| Some((it.name.clone(), it.renewed?))).collect();
         // The generation stays: for new requests of everyone else nothing has changed.
         let table = seen.with_changes(seen.generation(), Arc::clone(seen.rules()), entries);
         let mut drains = Vec::new();
+        // A request may still read this table after the next change.
+        self.earlier.push(Arc::downgrade(&seen));
+        let watched = Arc::clone(&self.drains);
+        let mut watched = lock(&watched);
         // Calls that wait for a drain are woken by this.
         shared.applied.send_modify(|_| {
             let replaced = shared.switch.replace(seen, table);
             drains = replaced.expect("this task alone replaces the table, and it has just read it");
         });
         for drain in drains {
-            let of = (drain.service().clone(), drain.color());
-            self.watch(shared, drain, closed.contains(&of));
+            end_pinned_streams(shared, &applied.pools, &drain);
+            self.watch(shared, drain, &mut watched);
         }
     }
 
@@ -249,15 +263,18 @@ impl Reconciler {
         });
     }
 
-    /// Publishes when a replaced side is drained: one that was active, or that had requests in flight.
-    /// With `is_window`: also if nothing is in flight, because pins have held the color until now.
-    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>, is_window: bool) {
-        if !is_window && !drain.was_active() && drain.in_flight() == 0 {
+    /// Publishes when a replaced side is drained: one that was active, that pins have held until now, or that has requests
+    /// in flight.
+    fn watch(&self, shared: &ControlShared, mut drain: Drain<Pool>, watched: &mut WatchedDrains) {
+        if !drain.was_active() && !drain.had_pins() && drain.in_flight() == 0 {
             return;
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
         let (events, endings) = (Arc::clone(&shared.events), Arc::clone(&shared.endings));
         let since = Instant::now();
+        let of = (drain.service().clone(), drain.color());
+        let (token, drains) =
+            (Arc::clone(watched.entry(of).or_default()), Arc::clone(&self.drains));
         // After a panic there is no event for this drain. Calls that wait for it do not need one.
         let guard = metrics.guard_task("drain");
         self.drain_tasks.spawn(async move {
@@ -269,6 +286,13 @@ impl Reconciler {
                 metrics.drained(&service, color, took.as_secs_f64());
             }
             let took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let mut watched = lock(&drains);
+            drop(token);
+            let of = (service.clone(), color);
+            let is_last = watched.get(&of).is_none_or(|it| Arc::strong_count(it) == 1);
+            if is_last {
+                watched.remove(&of);
+            }
             let (is_active, is_pinned) = switch.read(|table: &ServiceTable| {
                 let service = table.service(&service);
                 let window = |it: &TableService| it.terms().as_ref()?.window().map(|it| it.color);
@@ -276,7 +300,7 @@ impl Reconciler {
                 (is_active, service.and_then(window) == Some(color))
             });
             // Other sides of the color may still have requests in flight.
-            let is_held = is_pinned || !switch.drains(&service, color).is_empty();
+            let is_held = is_pinned || !is_last || !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
@@ -286,8 +310,23 @@ impl Reconciler {
                 EventKind::Drained { service, color, generation, took_ms }
             };
             events.publish(event);
+            drop(watched);
             drop(guard);
         });
+    }
+}
+
+fn lock(drains: &Mutex<WatchedDrains>) -> MutexGuard<'_, WatchedDrains> {
+    drains.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Ends the streams that were pinned to a color until now.
+fn end_pinned_streams(shared: &ControlShared, pools: &Pools, drain: &Drain<Pool>) {
+    if drain.had_pins()
+        && let Some(pools) = pools.get(drain.service())
+    {
+        let policies = pools.pool(drain.color()).policy().drain.streams;
+        shared.endings.start_pinned(drain, policies);
     }
 }
 

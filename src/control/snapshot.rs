@@ -19,7 +19,7 @@ use crate::{
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
     store::{Revision, ServiceState, ShareState},
-    switch::{Drain, Ledger},
+    switch::Ledger,
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools, ServiceSwitch},
 };
 
@@ -248,8 +248,8 @@ impl PoolSnapshot {
         let (service, color) = (pool.service(), pool.color());
         let inside = switch.in_flight(service, color);
         let pins = PinsSnapshot::of(switch, service, color);
-        let is_draining =
-            pins.is_some() || switch.drains(service, color).iter().any(Drain::was_active);
+        let is_draining = pins.is_some()
+            || switch.drains(service, color).iter().any(|it| it.was_active() || it.had_pins());
         let holds = state.map(|it| Holds::of(it, color)).unwrap_or_default();
         let holds = holds.with_pins(pins);
         // A color that was never active has no old requests that one could wait for.

@@ -129,9 +129,11 @@ impl RequestClaim {
         self.claim.ending_version()
     }
 
-    /// The ending in progress, with its version.
+    /// The ending in progress, with its version. None for previews and rescued requests.
     pub(super) fn ending(&self) -> (u32, Option<Arc<StreamEnding>>) {
-        self.claim.ending()
+        let (version, ending) = self.claim.ending();
+        let may_end = |_: &_| self.claim.is_active() || self.claim_record.is_pinned();
+        (version, ending.filter(may_end))
     }
 
     /// Gives the request another claim, and returns what it had, to be taken back or dropped. Both sides are held until

@@ -14,6 +14,7 @@ pub struct Drain<P> {
     service: ServiceName,
     retired_by: Generation,
     was_active: bool,
+    had_pins: bool,
     side: SideWatch<P>,
 }
 
@@ -32,10 +33,10 @@ impl<P> Drain<P> {
     pub(super) fn new(
         service: ServiceName,
         side: SideWatch<P>,
-        was_active: bool,
+        (was_active, had_pins): (bool, bool),
         retired_by: Generation,
     ) -> Self {
-        Self { service, retired_by, was_active, side }
+        Self { service, retired_by, was_active, had_pins, side }
     }
 
     /// The service that the side belonged to.
@@ -63,6 +64,11 @@ impl<P> Drain<P> {
         self.was_active
     }
 
+    /// Whether pins held the side until now, so that pinned requests may be in flight.
+    pub fn had_pins(&self) -> bool {
+        self.had_pins
+    }
+
     /// Requests in flight. While a request is being admitted from the old table, this may be one too many, never one
     /// too few.
     pub fn in_flight(&self) -> usize {
@@ -88,11 +94,12 @@ impl<P> Drain<P> {
 
 impl<P> Clone for Drain<P> {
     fn clone(&self) -> Self {
-        let Self { service, retired_by, was_active, side } = self;
+        let Self { service, retired_by, was_active, had_pins, side } = self;
         Self {
             service: service.clone(),
             retired_by: *retired_by,
             was_active: *was_active,
+            had_pins: *had_pins,
             side: side.clone(),
         }
     }

@@ -174,6 +174,12 @@ impl<T> ClaimRecord<T> {
         }
     }
 
+    /// Whether the request belongs to a transaction that is pinned to the side.
+    #[must_use]
+    pub fn is_pinned(&self) -> bool {
+        self.shard.entries().get(self.key).is_some_and(|it| it.is_pinned)
+    }
+
     /// Notes that the response of a request has begun, and returns the address of its client, if it is known. A request
     /// that is overdue stays overdue.
     pub fn note_response(&self) -> Option<IpAddr> {
@@ -258,6 +264,7 @@ mod tests {
         assert_eq!(ledger.summary(&[side(1)]).requests, 4);
         hangs.mark_rescued();
         answered.mark_pinned();
+        assert!(answered.is_pinned() && !hangs.is_pinned());
         let summary = ledger.summary(&[side(1)]);
         assert_eq!((summary.rescued, summary.pinned), (1, 1));
     }

@@ -181,7 +181,7 @@ impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
         drains.into_iter().flatten().filter(|it| it.is_held()).cloned().collect()
     }
 
-    /// Has the streams end that began on a side of this color while it was active and are still in flight, or keeps
+    /// Has the streams end that are in flight on the sides of this color that a flip has replaced, or the end of pins; or keeps
     /// those that have not ended yet (`None`). Returns how many requests are in flight on these sides. They are woken
     /// by their workers, which compare [`Switch::endings`].
     pub fn end_streams(
@@ -191,14 +191,21 @@ impl<R, P, T: Clone, C: Pointer<Table<R, P, T>>> Switch<R, P, T, C> {
         ending: Option<&Arc<StreamEnding>>,
     ) -> usize {
         let drains = self.drains(service, color);
-        let replaced = drains.iter().filter(|it| it.was_active());
+        let replaced = drains.iter().filter(|it| it.was_active() || it.had_pins());
         let in_flight = replaced.map(|it| it.end_streams(ending)).sum();
         // After the signals, so that a worker that sees the number sees them.
         self.endings.fetch_add(1, Release);
         in_flight
     }
 
-    /// How often [`Switch::end_streams`] was called.
+    /// The same for one side.
+    pub fn end_streams_on(&self, drain: &Drain<P>, ending: &Arc<StreamEnding>) -> usize {
+        let in_flight = drain.end_streams(Some(ending));
+        self.endings.fetch_add(1, Release);
+        in_flight
+    }
+
+    /// How often the end of streams was started or stopped.
     pub fn endings(&self) -> u64 {
         self.endings.load(Acquire)
     }

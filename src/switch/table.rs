@@ -32,6 +32,8 @@ pub struct Service<P, T = ()> {
     blue: Arc<Side<P>>,
     green: Arc<Side<P>>,
     terms: T,
+    /// The color that was renewed when this was made.
+    renewed: Option<Color>,
 }
 
 /// A service for the next table.
@@ -162,8 +164,10 @@ impl<R, P, T: Clone> Table<R, P, T> {
                 for color in Color::BOTH {
                     let side = old.side(color);
                     if !new.is_some_and(|it| Arc::ptr_eq(it.side(color), side)) {
-                        let (name, was_active) = (old.name.clone(), old.active == color);
-                        drains.push(Drain::new(name, side.watch(), was_active, next.generation));
+                        let had_pins = new.is_some_and(|it| it.renewed == Some(color));
+                        let (name, use_before) =
+                            (old.name.clone(), (old.active == color, had_pins));
+                        drains.push(Drain::new(name, side.watch(), use_before, next.generation));
                     }
                 }
             }
@@ -201,7 +205,7 @@ impl<P, T: Clone> Service<P, T> {
             }
         };
         let (blue, green) = (side(Color::Blue, blue), side(Color::Green, green));
-        Self { name, active, blue, green, terms }
+        Self { name, active, blue, green, terms, renewed }
     }
 
     /// The name of the service.
@@ -256,6 +260,7 @@ impl<P, T: Clone> Clone for Service<P, T> {
             blue: Arc::clone(&self.blue),
             green: Arc::clone(&self.green),
             terms: self.terms.clone(),
+            renewed: self.renewed,
         }
     }
 }

@@ -3,6 +3,7 @@
 mod cookies;
 mod drains;
 mod names;
+mod settings;
 
 use std::collections::BTreeMap;
 

@@ -14,6 +14,8 @@ use crate::{
 pub(super) struct EarlyEnd {
     borders: BodyBorders,
     state: EarlyEndState,
+    /// Whether content behind the end was read and is lost, so that the body cannot go on.
+    has_dropped: bool,
 }
 
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -33,7 +35,7 @@ impl BodyPipe {
     /// Follows the content from here on, so that the body can be ended early. Only before its first byte.
     pub(in crate::proxy) fn follow(&mut self, borders: BodyBorders) {
         let state = EarlyEndState::NotWanted;
-        self.early_end = Some(Box::new(EarlyEnd { borders, state }));
+        self.early_end = Some(Box::new(EarlyEnd { borders, state, has_dropped: false }));
     }
 
     /// Ends the body between two events or messages. Returns whether that is possible and was not wanted yet.
@@ -47,12 +49,10 @@ impl BodyPipe {
         }
     }
 
-    /// Lets the body go on, if it has not ended yet.
+    /// Lets the body go on, if it has not ended yet and can still go on.
     pub(in crate::proxy) fn keep_on(&mut self) {
-        if let Some(it) = self.early_end.as_deref_mut()
-            && it.state != EarlyEndState::Done
-        {
-            it.state = EarlyEndState::NotWanted;
+        if let Some(it) = self.early_end.as_deref_mut() {
+            it.keep_on();
         }
     }
 
@@ -103,7 +103,15 @@ impl EarlyEnd {
             EarlyEndState::Done => 0,
         };
         self.borders.advance(&content[..count]);
+        self.has_dropped |= count < content.len();
         count
+    }
+
+    fn keep_on(&mut self) {
+        // A slow client may not have what lies before the end yet, and the end with it.
+        if self.state != EarlyEndState::Done && !self.has_dropped {
+            self.state = EarlyEndState::NotWanted;
+        }
     }
 }
 
@@ -113,5 +121,27 @@ fn put_retry(out: &mut Vec<u8>, retry: Option<Duration>) {
         out.extend_from_slice(b"retry: ");
         put_number(out, u64::try_from(retry.as_millis()).unwrap_or(u64::MAX));
         out.extend_from_slice(b"\n\n");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_body_that_has_lost_content_behind_its_end_does_not_go_on() {
+        let wanted = EarlyEndState::Wanted { retry: None };
+        for (content, passed, expected) in [
+            (&b"data: a\n"[..], 8, EarlyEndState::NotWanted),
+            (b"data: a\n\n", 9, EarlyEndState::NotWanted),
+            (b"data: a\n\ndata", 9, wanted),
+        ] {
+            let mut borders = BodyBorders::EVENTS;
+            borders.advance(b"id: 1\n");
+            let mut end = EarlyEnd { borders, state: wanted, has_dropped: false };
+            assert_eq!(end.pass(content), passed);
+            end.keep_on();
+            assert_eq!(end.state, expected, "{}", content.escape_ascii());
+        }
     }
 }

@@ -4,7 +4,7 @@ use crate::http1::{FieldLines, FieldName};
 
 /// Whether no shared cache may keep a response with these lines. `Set-Cookie` alone does not say so (section 7.3).
 pub(in crate::proxy) fn is_private(lines: FieldLines<'_>) -> bool {
-    let mut is_private = false;
+    let (mut is_private, mut is_not_stored, mut must_understand) = (false, false, false);
     for (name, own, value) in lines.each() {
         if name != FieldName::CacheControl {
             continue;
@@ -12,17 +12,19 @@ pub(in crate::proxy) fn is_private(lines: FieldLines<'_>) -> bool {
         match own.len() {
             13 if own.eq_ignore_ascii_case(b"cache-control") => {
                 // The qualified form, `private="set-cookie"`, lets a cache keep the rest.
-                let is_it = |it: &[u8]| {
-                    it.eq_ignore_ascii_case(b"private") || it.eq_ignore_ascii_case(b"no-store")
-                };
-                is_private |= directives(value).any(is_it);
+                for directive in directives(value) {
+                    is_private |= directive.eq_ignore_ascii_case(b"private");
+                    is_not_stored |= directive.eq_ignore_ascii_case(b"no-store");
+                    must_understand |= directive.eq_ignore_ascii_case(b"must-understand");
+                }
             }
             7 if own.eq_ignore_ascii_case(b"expires") => {}
             // Some caches prefer these to `Cache-Control`.
             _ => return false,
         }
     }
-    is_private
+    // A cache that understands the status ignores `no-store` beside `must-understand` (section 5.2.2.3).
+    is_private || is_not_stored && !must_understand
 }
 
 /// Whether a response with these lines says for how long a cache may keep it, or that it may.
@@ -85,6 +87,9 @@ mod tests {
             (&[("cache-control", "max-age=60, No-Store")], true),
             (&[("Cache-Control", "max-age=60"), ("Cache-Control", "private")], true),
             (&[("Cache-Control", "no-cache")], false),
+            (&[("Cache-Control", "no-store, must-understand, max-age=60")], false),
+            (&[("Cache-Control", "must-understand"), ("Cache-Control", "no-store")], false),
+            (&[("Cache-Control", "no-store, must-understand, private")], true),
             (&[("Cache-Control", "public, max-age=60")], false),
             (&[("Cache-Control", "private=\"set-cookie\"")], false),
             (&[("Cache-Control", "no-cache=\"set-cookie, private\"")], false),

@@ -237,6 +237,32 @@ async fn services_of_a_group_share_a_pin() {
 }
 
 #[tokio::test]
+async fn a_service_of_a_group_is_held_by_pins_that_another_one_has_set() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let api = |color: &str, it: &crate::support::Application| {
+        format!("{color}.endpoints = [{:?}]\n", it.address.to_string())
+    };
+    let proxy = TestProxy::build()
+        .service_of("web", "*", "/", &[blue.address], &[green.address])
+        .services("[service.web.pin]\ngroup = \"shop\"\n[service.api]\npath = \"/api\"\n")
+        .services(&api("blue", &blue))
+        .services(&api("green", &green))
+        .services("[service.api.pin]\ngroup = \"shop\"\nstart = [\"path:/api/begin\"]\n")
+        .start();
+    // The pins of an earlier process to this color are void, and the service has set none since.
+    let body = json!({"endpoints": [green.address.to_string()], "force": true}).to_string();
+    assert_eq!(proxy.call("PUT", "/v1/services/api/pools/green", "", &body).await.status, 200);
+    proxy.promote(&[("web", "green"), ("api", "green")]).await;
+    let mut browser = Browser::of(&proxy).await;
+    assert_eq!(browser.navigate("/").await.text(), "green");
+    proxy.promote(&[("web", "blue"), ("api", "blue")]).await;
+    // Longer than the time in which a window without pins is closed.
+    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    assert_eq!(browser.fetch("/script").await, "green");
+    assert_eq!(browser.fetch("/api/list").await, "green");
+}
+
+#[tokio::test]
 async fn an_old_key_stays_valid_and_a_new_one_signs() {
     let (blue, green) = (application("blue").await, application("green").await);
     let proxy = pinned(&blue, &green, "").start();
