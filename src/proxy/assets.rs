@@ -9,17 +9,15 @@
 use std::{future::poll_fn, task::Poll, time::Duration};
 
 use super::{
-    admitted::AdmittedRequest,
-    log_limiter::LimitedEvent,
-    peer_cache::PeerCache,
-    retries::{UpstreamResponse, forward},
-    upstream_failure::UpstreamFailure,
+    admitted::AdmittedRequest, log_limiter::LimitedEvent, peer_cache::PeerCache,
+    request_claim::ClaimAside, upstream_failure::UpstreamFailure,
+    upstream_response::UpstreamResponse,
 };
 use crate::{
     downstream::{ClientStream, Timeout},
     http1::{FieldName, Framing, ResponseHead},
     metrics::AssetResult,
-    model::{Asset, AssetFallback, normalize_path},
+    model::{Asset, AssetFallback, Color, Generation, VersionId, normalize_path},
     switch::Claim,
     upstream::Pool,
 };
@@ -31,11 +29,54 @@ pub(super) struct MissingAsset {
     may_fall_back: bool,
 }
 
+/// A response that says that an asset is missing.
+pub(super) struct MissingResponse {
+    response: UpstreamResponse,
+    head: ResponseHead,
+    missing: MissingAsset,
+}
+
+/// The response of the color that does not have the asset, while the other one is asked.
+// The connection is dropped before its claim.
+pub(super) struct FirstResponse {
+    response: UpstreamResponse,
+    head: ResponseHead,
+    aside: ClaimAside,
+    /// The usual timeout of the response head.
+    timeout: Duration,
+    /// Color and generation of the claim on the other color.
+    origin: (Color, Generation),
+    version: Option<VersionId>,
+}
+
+/// What the other color has answered.
+pub(super) enum OtherAnswer {
+    /// The asset.
+    Found(UpstreamResponse, ResponseHead),
+    /// It does not have the asset either.
+    Missing(Box<MissingResponse>),
+    /// There is no response.
+    Failed(UpstreamFailure),
+}
+
 /// The time in which the other color has to begin its response. Then the client gets the first one.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The largest content of a given up response that is read, so that its connection can be used again.
 const DISCARD_MAX: u64 = 16 * 1024;
+
+// === impl MissingResponse ===
+
+impl MissingResponse {
+    #[cold]
+    pub(super) fn new(
+        response: UpstreamResponse,
+        head: ResponseHead,
+        missing: MissingAsset,
+    ) -> Box<Self> {
+        Box::new(Self { response, head, missing })
+    }
+}
 
 impl AdmittedRequest<'_> {
     /// The asset that this response says is missing. One check for services without assets, and a second one for other
@@ -73,51 +114,58 @@ impl AdmittedRequest<'_> {
         is_missing.then_some(MissingAsset { may_fall_back })
     }
 
-    /// Asks the other color for a missing asset, and returns the response that the client gets: that of the other color,
-    /// unless the asset is missing there too or there is no response; then the first one, which no cache may keep.
-    ///
-    /// Dropping the future gives up the request. Both connections are closed then, and both claims end.
+    /// Gives the request a claim on the other color, so that it can be forwarded once more, if that color may have the
+    /// asset. Otherwise returns the response, which no cache may keep.
     #[cold]
-    pub(super) async fn fall_back(
+    pub(super) fn ask_other(
         &mut self,
         client: &mut ClientStream<PeerCache>,
-        first: UpstreamResponse,
-        head: ResponseHead,
-        missing: MissingAsset,
-    ) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
+        missing: MissingResponse,
+    ) -> Result<Box<FirstResponse>, (UpstreamResponse, ResponseHead)> {
+        let MissingResponse { response, head, missing } = missing;
         let Some(claim) = self.claim_other(missing) else {
             self.headers.is_missing = true;
-            return Ok((first, head));
+            return Err((response, head));
         };
         self.note_success(head.status);
-        let (color, generation, version) =
-            (claim.color(), claim.generation(), claim.pool().version_id());
+        let (origin, version) = ((claim.color(), claim.generation()), claim.pool().version_id());
         let aside = self.claim.set_aside(claim, &self.proxy.shard);
-        // Declared behind its claim: also if the future is dropped, the connection ends before the claim.
-        let first = first;
         let connection = client.split().1;
         connection.disarm(Timeout::ResponseHead);
         connection.disarm(Timeout::Continue);
         self.upload.rewind();
-        let usual = self.terms.response_timeout;
-        self.terms.response_timeout = usual.min(TIMEOUT);
-        // Boxed: the future that calls this has one of its own.
-        let answer = Box::pin(forward(self, client)).await;
-        self.terms.response_timeout = usual;
+        let timeout = self.terms.response_timeout;
+        self.terms.response_timeout = timeout.min(TIMEOUT);
+        Ok(Box::new(FirstResponse { response, head, aside, timeout, origin, version }))
+    }
+
+    /// Decides between the first response and that of the other color, which the client gets unless the asset is missing
+    /// there too or there is no response. The first one is marked so that no cache keeps it.
+    ///
+    /// Dropping the future gives up the request. Both connections are closed then, and both claims end.
+    #[cold]
+    pub(super) async fn decide_asset(
+        &mut self,
+        client: &mut ClientStream<PeerCache>,
+        first: FirstResponse,
+        answer: OtherAnswer,
+    ) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
+        // The connection is declared behind the claim: also if the future is dropped, it ends first.
+        let FirstResponse { aside, timeout, origin, version, head, response: first } = first;
+        self.terms.response_timeout = timeout;
         let (second, result) = match answer {
-            Ok((second, head)) if self.missing_asset(&second, &head).is_none() => {
-                (Some((second, head)), AssetResult::Found)
-            }
-            Ok((second, head)) => {
-                self.give_up(client, second, &head).await;
+            OtherAnswer::Found(second, head) => (Some((second, head)), AssetResult::Found),
+            OtherAnswer::Missing(missing) => {
+                let MissingResponse { response, head, .. } = *missing;
+                self.give_up(client, response, &head).await;
                 (None, AssetResult::Missing)
             }
-            Err(UpstreamFailure::ClientLeft) => {
+            OtherAnswer::Failed(UpstreamFailure::ClientLeft) => {
                 drop(first);
                 self.claim.take_back(aside);
                 return Err(UpstreamFailure::ClientLeft);
             }
-            Err(
+            OtherAnswer::Failed(
                 UpstreamFailure::Error(_)
                 | UpstreamFailure::Closed
                 | UpstreamFailure::RetryElsewhere,
@@ -129,9 +177,9 @@ impl AdmittedRequest<'_> {
         if let Some(second) = second {
             self.give_up(client, first, &head).await;
             drop(aside);
-            if let Some(origin) = &mut self.headers.origin {
-                *origin = (color, generation);
-                self.headers.asset_from = Some(color);
+            if let Some(shown) = &mut self.headers.origin {
+                *shown = origin;
+                self.headers.asset_from = Some(origin.0);
                 self.headers.is_pinned = false;
             }
             if self.headers.version.is_some() {

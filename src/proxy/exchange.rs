@@ -50,24 +50,24 @@ pub(super) fn exchange<'a>(
                 NextAction::Refuse(error) => break 'failed UpstreamFailure::Error(error),
                 // Boxed: it is rarely needed.
                 NextAction::Signal(request) => {
-                    let after = Box::pin(admitted.signal(client, request)).await;
+                    let after = Box::pin(admitted.signal(client, &request)).await;
                     return after.map(Detached::Events);
                 }
             }
-            let (mut found, mut head) = loop {
-                match forward(&mut admitted, client).await {
-                    Ok(forwarded) => break forwarded,
-                    // At most once: a request that was rescued is not rescued again.
-                    Err(failure) if admitted.rescue(&failure, client.split().1) => {}
+            // The response of a color that does not have an asset, while the other color is asked.
+            let mut first = None;
+            let (mut found, head) = loop {
+                // The only call: so the compiler makes one function of both.
+                let answer = match forward(&mut admitted, client).await {
+                    Ok(forwarded) if first.is_none() => break forwarded,
+                    other => other,
+                };
+                match Box::pin(admitted.go_on(client, &mut first, answer)).await {
+                    Ok(None) => {}
+                    Ok(Some(response)) => break response,
                     Err(failure) => break 'failed failure,
                 }
             };
-            if let Some(missing) = admitted.missing_asset(&found, &head) {
-                match Box::pin(admitted.fall_back(client, found, head, missing)).await {
-                    Ok(response) => (found, head) = response,
-                    Err(failure) => break 'failed failure,
-                }
-            }
             if head.status == SWITCHING {
                 let extensions = extensions(&head, &found.upstream.stream);
                 match admitted.upgrade(client, &mut found.upstream.stream, &head) {

@@ -46,6 +46,7 @@ mod response;
 mod retries;
 #[cfg(test)]
 mod samples;
+mod second_round;
 mod shares;
 mod signal;
 mod steering;
@@ -53,6 +54,7 @@ mod stream_schedule;
 mod tunnel;
 mod upload;
 mod upstream_failure;
+mod upstream_response;
 mod via;
 mod view;
 mod worker;

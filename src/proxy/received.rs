@@ -45,7 +45,7 @@ pub(super) enum NextAction {
     /// It gets an error.
     Refuse(ProxyError),
     /// It is for the version signal.
-    Signal(SignalRequest),
+    Signal(Box<SignalRequest>),
 }
 
 /// Decides on the head at the beginning of the unread bytes, and consumes it.
@@ -137,32 +137,36 @@ impl<'a> ReceivedRequest<'a> {
             claim.mark_pinned();
         }
         let permits = RequestPermits::take(&claim, proxy, address);
-        let own = match (&permits, signal) {
-            (Err(error), _) => Some(NextAction::Refuse(*error)),
-            (Ok(_), signal) => signal.map(NextAction::Signal),
-        };
-        let permits = permits.ok();
-        if let Some(next) = own {
-            if claim.pool().policy().error_pages.is_some() {
-                let head = &channel.unread()[..head.len];
-                traits.accepts = Some(AcceptedFormats::of_head(head));
+        let permits = match permits {
+            Ok(permits) if signal.is_none() => Some(permits),
+            other => {
+                let (permits, next) = match (other, signal) {
+                    (Ok(permits), Some(signal)) => (Some(permits), NextAction::Signal(signal)),
+                    (Ok(permits), None) => (Some(permits), NextAction::Forward),
+                    (Err(error), _) => (None, NextAction::Refuse(error)),
+                };
+                if claim.pool().policy().error_pages.is_some() {
+                    let head = &channel.unread()[..head.len];
+                    traits.accepts = Some(AcceptedFormats::of_head(head));
+                }
+                let upload = Upload::to_discard(channel, head);
+                let interim = InterimResponses::new(false);
+                let (cookies, ending) = (None, StreamSchedule::default());
+                let admitted = AdmittedRequest {
+                    claim,
+                    permits,
+                    proxy,
+                    traits,
+                    terms,
+                    headers,
+                    cookies,
+                    upload,
+                    interim,
+                    ending,
+                };
+                return Ok((admitted, next));
             }
-            let (upload, interim) =
-                (Upload::to_discard(channel, head), InterimResponses::new(false));
-            let admitted = AdmittedRequest {
-                claim,
-                permits,
-                proxy,
-                traits,
-                terms,
-                headers,
-                cookies: None,
-                upload,
-                interim,
-                ending: StreamSchedule::default(),
-            };
-            return Ok((admitted, next));
-        }
+        };
         // A client that sends its body at once does not wait for `100 Continue`.
         let expects_continue = head.expects_continue && channel.unread().len() == head.len;
         let rewrite = RequestRewrite {

@@ -16,9 +16,9 @@ use super::{
     log_limiter::LimitedEvent,
     peer_cache::PeerCache,
     response::ResponsePlan,
-    retries::UpstreamResponse,
     upload::AHEAD_MAX,
     upstream_failure::UpstreamFailure,
+    upstream_response::UpstreamResponse,
 };
 use crate::{
     downstream::{AfterExchange, ClientConnection, ClientStream, Timeout},
@@ -175,12 +175,13 @@ impl<'e, 'a> AnsweredRequest<'e, 'a> {
     }
 
     /// Returns the upstream connection to the pool if it is reusable, and says what happens to the client connection.
+    // Not by value: the body would be copied once more.
     pub(super) fn end<T>(
-        self,
+        &self,
         client: &mut ClientStream<PeerCache>,
         found: UpstreamResponse,
     ) -> AfterExchange<T> {
-        let Self { request, code: _, plan, download, is_written: _, is_endless: _, kind: _ } = self;
+        let Self { request, plan, download, .. } = self;
         let is_sent = request.upload.is_done();
         let UpstreamResponse { upstream, endpoint: member } = found;
         // The end of a stream is the end of its response.

@@ -5,8 +5,9 @@ use std::{future::poll_fn, sync::Arc, task::Poll, time::Instant};
 use tracing::debug;
 
 use super::{
-    admitted::AdmittedRequest, error::ProxyError, log_limiter::LimitedEvent, peer_cache::PeerCache,
-    upload::client_has_left, upstream_failure::UpstreamFailure,
+    admitted::AdmittedRequest, assets::MissingResponse, error::ProxyError,
+    log_limiter::LimitedEvent, peer_cache::PeerCache, upload::client_has_left,
+    upstream_failure::UpstreamFailure, upstream_response::UpstreamResponse,
 };
 use crate::{
     downstream::{ClientConnection, ClientStream, Timeout},
@@ -39,12 +40,6 @@ pub(super) struct RetryState<'e, 'a> {
     next: Option<RequestPermit>,
 }
 
-/// The connection and endpoint of a response.
-pub(super) struct UpstreamResponse {
-    pub(super) upstream: upstream::UpstreamConnection,
-    pub(super) endpoint: Arc<EndpointState>,
-}
-
 /// Permits that may turn out to be unusable before the request gets an error.
 const MISSED_PERMITS_MAX: u32 = 3;
 
@@ -60,11 +55,11 @@ const MISSED_PERMITS_MAX: u32 = 3;
 pub(super) async fn forward(
     request: &mut AdmittedRequest<'_>,
     client: &mut ClientStream<PeerCache>,
-) -> Result<(UpstreamResponse, ResponseHead), UpstreamFailure> {
+) -> Result<(UpstreamResponse, ResponseHead), Unrelayed> {
     let mut state = RetryState::new(request);
     loop {
         if state.tried.len() >= state.request.pool().policy().retry.tries {
-            return Err(UpstreamFailure::Error(state.error));
+            return Err(UpstreamFailure::Error(state.error).into());
         }
         let now = client.split().1.now();
         let picked = match state.next.take() {
@@ -73,7 +68,7 @@ pub(super) async fn forward(
         };
         let permit = match picked {
             PickResult::Picked(permit) => permit,
-            PickResult::NoEndpoint => return Err(UpstreamFailure::Error(state.error)),
+            PickResult::NoEndpoint => return Err(UpstreamFailure::Error(state.error).into()),
             // Boxed: it is rarely needed.
             PickResult::Full => Box::pin(state.wait_in_queue(client)).await?,
         };
@@ -97,7 +92,7 @@ pub(super) async fn forward(
         let answered = state.request.attempt(client, channel, &state.tried).await;
         if matches!(answered, Err(UpstreamFailure::ClientLeft)) && state.request.outlives_client() {
             Box::pin(state.request.await_answer(client, channel)).await;
-            return Err(UpstreamFailure::ClientLeft);
+            return Err(UpstreamFailure::ClientLeft.into());
         }
         let (_, connection) = client.split();
         connection.disarm(Timeout::RetryCheck);
@@ -110,7 +105,13 @@ pub(super) async fn forward(
             Ok(head) if state.is_retried_response(&head, &found.endpoint, connection) => {
                 state.retry_elsewhere(&found.endpoint, ProxyError::Closed, "status");
             }
-            Ok(head) => return Ok((found, head)),
+            Ok(head) => {
+                // The test is here, so that a response is moved once.
+                if let Some(missing) = state.request.missing_asset(&found, &head) {
+                    return Err(Unrelayed::Missing(MissingResponse::new(found, head, missing)));
+                }
+                return Ok((found, head));
+            }
             Err(failure) => state.handle_failure(failure, &mut found, connection)?,
         }
         connection.disarm(Timeout::ResponseHead);
@@ -119,6 +120,20 @@ pub(super) async fn forward(
         // The permit is free for other requests, and for this one.
         state.request.claim.release();
         state.request.upload.rewind();
+    }
+}
+
+/// Why there is no response to relay yet.
+pub(super) enum Unrelayed {
+    /// There is none.
+    Failure(UpstreamFailure),
+    /// It says that an asset is missing.
+    Missing(Box<MissingResponse>),
+}
+
+impl From<UpstreamFailure> for Unrelayed {
+    fn from(failure: UpstreamFailure) -> Self {
+        Self::Failure(failure)
     }
 }
 

@@ -48,7 +48,7 @@ impl SignalRequest {
         pool: &Pool,
         head: &RequestHead,
         bytes: &[u8],
-    ) -> Option<Self> {
+    ) -> Option<Box<Self>> {
         let resource = signal.resource(head.path(bytes))?;
         let version = pool.version_id()?;
         let lines = head.fields.lines(bytes);
@@ -56,12 +56,12 @@ impl SignalRequest {
             .each()
             .filter(|(_, name, _)| name.eq_ignore_ascii_case(b"if-none-match"))
             .map(|(_, _, value)| value);
-        Some(Self {
+        Some(Box::new(Self {
             resource,
             is_allowed: matches!(head.method(bytes), b"GET" | b"HEAD"),
             is_known: has_script(tags),
             version,
-        })
+        }))
     }
 }
 
@@ -71,9 +71,9 @@ impl AdmittedRequest<'_> {
     pub(super) async fn signal(
         mut self,
         client: &mut ClientStream<PeerCache>,
-        request: SignalRequest,
+        request: &SignalRequest,
     ) -> AfterExchange<EventStream> {
-        let SignalRequest { resource, is_allowed, is_known, version } = request;
+        let SignalRequest { resource, is_allowed, is_known, version } = *request;
         let pool = Arc::clone(self.pool());
         let Some(signal) = &pool.policy().version_signal else { return AfterExchange::Cut };
         let answer = match resource {
