@@ -52,6 +52,8 @@ pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
         "pins" => "transactions are pinned to it".into(),
         "confirm" => "the promotion may not be confirmed in time".into(),
         "previews" => "previews are in flight".into(),
+        "assets" => "requests for assets that the active color does not have are in flight".into(),
+        "share" => "it is promoted gradually".into(),
         "rescue" => "rescued requests are in flight".into(),
         other => escape(other),
     };

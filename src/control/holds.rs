@@ -14,7 +14,8 @@ use crate::{
 /// What may still need a color.
 #[derive(Clone, Debug, Default, Eq, PartialEq)]
 pub struct Holds {
-    /// `watch` and `confirm`: the promotion may be taken back. `share`: it is promoted gradually. `pins`: transactions are pinned to it. `previews` and `rescue`: such requests are in flight.
+    /// `watch` and `confirm`: the promotion may be taken back. `share`: it is promoted gradually. `pins`: transactions are pinned to it. `previews`,
+    /// `rescue` and `assets`: such requests are in flight.
     pub by: Vec<&'static str>,
     /// When the last of them ends. `None` if that is not known, as for requests in flight.
     pub until: Option<Timestamp>,
@@ -29,6 +30,10 @@ pub struct SideRequests {
     pub rescued: usize,
     /// Requests of transactions that are pinned to it.
     pub pinned: usize,
+    /// Requests of clients that belong to its share.
+    pub shared: usize,
+    /// Requests for assets that the active color does not have.
+    pub assets: usize,
 }
 
 /// The pins that hold a color which is not active.
@@ -79,9 +84,16 @@ impl SideRequests {
             None | Some((_, 0)) => Self::default(),
             Some((side, in_flight)) => {
                 let summary = ledger.summary(&[side]);
-                let rescued = summary.rescued.min(in_flight);
-                let pinned = summary.pinned.min(in_flight - rescued);
-                Self { previews: in_flight - rescued - pinned, rescued, pinned }
+                // The two were not read at one moment.
+                let mut left = in_flight;
+                let mut take = |count: usize| {
+                    let taken = count.min(left);
+                    left -= taken;
+                    taken
+                };
+                let (rescued, pinned) = (take(summary.rescued), take(summary.pinned));
+                let (shared, assets) = (take(summary.shared), take(summary.assets));
+                Self { previews: left, rescued, pinned, shared, assets }
             }
         }
     }
@@ -126,9 +138,9 @@ impl Holds {
 
     /// The same with what is in flight.
     pub(super) fn with(mut self, requests: SideRequests) -> Self {
-        // Pinned requests hold the color by their pins.
-        let SideRequests { previews, rescued, pinned: _ } = requests;
-        for (count, name) in [(previews, "previews"), (rescued, "rescue")] {
+        // Others hold the color by their pins and by the share.
+        let SideRequests { previews, rescued, pinned: _, shared: _, assets } = requests;
+        for (count, name) in [(previews, "previews"), (rescued, "rescue"), (assets, "assets")] {
             if count > 0 {
                 self.by.push(name);
                 self.until = None;

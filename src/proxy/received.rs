@@ -19,6 +19,7 @@ use super::{
 use crate::{
     downstream::{AfterExchange, ClientStream, HeadError, Timeout},
     http1::{Framing, RequestHead},
+    switch::ClaimOrigin,
 };
 
 /// A request with a head that was read.
@@ -101,7 +102,7 @@ impl<'a> ReceivedRequest<'a> {
             client: address,
             key,
             rules,
-            is_pinned,
+            origin,
             cookies,
         } = decision;
         if is_preview {
@@ -114,7 +115,7 @@ impl<'a> ReceivedRequest<'a> {
             asset_from: None,
             is_missing: false,
             is_private: is_preview,
-            is_pinned,
+            is_pinned: origin == ClaimOrigin::Pin,
             version: None,
         };
         let mut signal = None;
@@ -133,8 +134,8 @@ impl<'a> ReceivedRequest<'a> {
         let terms = ServiceTerms { response_timeout, tunnel_timeout, key, is_internal };
         let underway = connection.peer().load().count_request();
         let claim = RequestClaim::new(claim, record, &proxy.shard, underway, address);
-        if is_pinned {
-            claim.mark_pinned();
+        if origin != ClaimOrigin::Role {
+            claim.set_origin(origin);
         }
         let permits = RequestPermits::take(&claim, proxy, address);
         let permits = match permits {

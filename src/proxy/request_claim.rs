@@ -6,7 +6,7 @@ use super::request_record::RequestRecord;
 use crate::{
     downstream::RequestCount,
     metrics::Outcome,
-    switch::{Claim, ClaimKind, ClaimRecord, LedgerShard, StreamEnding},
+    switch::{Claim, ClaimKind, ClaimOrigin, ClaimRecord, LedgerShard, StreamEnding},
     upstream::{EndpointState, Pool, RequestPermit},
 };
 
@@ -50,9 +50,9 @@ impl RequestClaim {
         Self { record, claim_record, permit: None, failed_endpoint: None, request_count, claim }
     }
 
-    /// Notes that its transaction is pinned to the color, which is not active any more.
-    pub(super) fn mark_pinned(&self) {
-        self.claim_record.mark_pinned();
+    /// Notes why it gets its color, if not because of the role of that.
+    pub(super) fn set_origin(&self, origin: ClaimOrigin) {
+        self.claim_record.set_origin(origin);
     }
 
     /// Requests in flight of its client; 0 if the client is not known.
@@ -119,7 +119,7 @@ impl RequestClaim {
         self.failed_endpoint = None;
         // The record is removed before the claim ends.
         self.claim_record = shard.record(claim.side(), self.record.started(), client);
-        self.claim_record.mark_rescued();
+        self.claim_record.set_origin(ClaimOrigin::Rescue);
         self.record.note_rescued();
         self.claim = claim;
     }
@@ -132,7 +132,9 @@ impl RequestClaim {
     /// The ending in progress, with its version. None for previews and rescued requests.
     pub(super) fn ending(&self) -> (u32, Option<Arc<StreamEnding>>) {
         let (version, ending) = self.claim.ending();
-        let may_end = |_: &_| self.claim.is_active() || self.claim_record.is_pinned();
+        let is_public =
+            || matches!(self.claim_record.origin(), ClaimOrigin::Pin | ClaimOrigin::Share);
+        let may_end = |_: &_| self.claim.is_active() || is_public();
         (version, ending.filter(may_end))
     }
 
@@ -145,6 +147,7 @@ impl RequestClaim {
     ) -> ClaimAside {
         let (client, _) = self.claim_record.client();
         let claim_record = shard.record(claim.side(), self.record.started(), client);
+        claim_record.set_origin(ClaimOrigin::Asset);
         ClaimAside {
             claim_record: std::mem::replace(&mut self.claim_record, claim_record),
             permit: self.permit.take(),

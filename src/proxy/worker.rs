@@ -33,7 +33,7 @@ use crate::{
     metrics::{Metrics, PoolMetrics},
     model::{Algorithm, Audience, Color, Host, NamePattern, ServiceRules, normalize_path},
     net::BufferPool,
-    switch::{Claim, Ledger, LedgerShard, Visit},
+    switch::{Claim, ClaimOrigin, Ledger, LedgerShard, Visit},
     upstream::{
         self, ConcurrencyLimit, Pool, Pools, ServiceSwitch, WorkerConnectionPool, WorkerRegistry,
     },
@@ -107,8 +107,8 @@ pub(super) struct RoutingDecision {
     /// The hash key for the choice of an endpoint, if the service balances by hash.
     pub(super) key: Option<u64>,
     pub(super) rules: ServiceRules,
-    /// Whether its transaction began on the color, which is not active any more.
-    pub(super) is_pinned: bool,
+    /// Why it gets this color.
+    pub(super) origin: ClaimOrigin,
     /// The cookies that keep its client on a version.
     pub(super) cookies: Option<Box<NewCookies>>,
 }
@@ -257,10 +257,14 @@ impl Proxy {
             self.previews.note(address, matches!(visit, Visit::Preview(_)));
         }
         let (forwarded, is_preview) = (identity.forwarded, matches!(visit, Visit::Preview(_)));
-        let is_pinned = matches!(visit, Visit::Pinned(_));
-        if is_pinned {
-            claim.pool().metrics().count_pinned();
-        }
+        let origin = match visit {
+            Visit::Active | Visit::Preview(_) => ClaimOrigin::Role,
+            Visit::Pinned(_) => {
+                claim.pool().metrics().count_pinned();
+                ClaimOrigin::Pin
+            }
+            Visit::Shared(_) => ClaimOrigin::Share,
+        };
         let client = identity.address;
         let key = match &claim.pool().policy().balance.algorithm {
             Algorithm::Hash(by) => key_of(by, lines, client),
@@ -277,7 +281,7 @@ impl Proxy {
             client,
             key,
             rules,
-            is_pinned,
+            origin,
             cookies,
         })
     }

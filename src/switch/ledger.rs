@@ -42,14 +42,29 @@ pub enum ClaimKind {
     Tunnel,
 }
 
+/// Why a claim is on its side, if not because of the role that the side has.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum ClaimOrigin {
+    /// Its role: the request is for the active color, or is a preview.
+    #[default]
+    Role,
+    /// The request was admitted to another side first, which could not be connected.
+    Rescue,
+    /// Its transaction is pinned to the side.
+    Pin,
+    /// Its client belongs to the share of the side, which is promoted gradually.
+    Share,
+    /// The other color does not have the asset.
+    Asset,
+}
+
 #[derive(Debug)]
 struct ShardEntry<T> {
     side: SideId,
     kind: ClaimKind,
     since: T,
     client: Option<IpAddr>,
-    is_rescued: bool,
-    is_pinned: bool,
+    origin: ClaimOrigin,
 }
 
 /// A summary of the claims on some sides.
@@ -63,6 +78,10 @@ pub struct LedgerSummary<T> {
     pub rescued: usize,
     /// How many of all belong to transactions that are pinned to the side.
     pub pinned: usize,
+    /// How many of all are of clients that belong to its share.
+    pub shared: usize,
+    /// How many of all ask for an asset that the other color does not have.
+    pub assets: usize,
     /// When the oldest began.
     pub oldest: Option<T>,
 }
@@ -90,8 +109,7 @@ impl<T: Copy + Ord> Ledger<T> {
     /// Summarizes the claims on these sides.
     #[must_use]
     pub fn summary(&self, sides: &[SideId]) -> LedgerSummary<T> {
-        let mut summary: LedgerSummary<T> =
-            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, pinned: 0, oldest: None };
+        let mut summary = LedgerSummary::default();
         for shard in &self.shards {
             for (_, entry) in shard.entries().iter().filter(|(_, it)| sides.contains(&it.side)) {
                 match entry.kind {
@@ -100,8 +118,13 @@ impl<T: Copy + Ord> Ledger<T> {
                     }
                     ClaimKind::Tunnel => summary.tunnels += 1,
                 }
-                summary.rescued += usize::from(entry.is_rescued);
-                summary.pinned += usize::from(entry.is_pinned);
+                match entry.origin {
+                    ClaimOrigin::Role => {}
+                    ClaimOrigin::Rescue => summary.rescued += 1,
+                    ClaimOrigin::Pin => summary.pinned += 1,
+                    ClaimOrigin::Share => summary.shared += 1,
+                    ClaimOrigin::Asset => summary.assets += 1,
+                }
                 summary.oldest = summary.oldest.into_iter().chain([entry.since]).min();
             }
         }
@@ -126,6 +149,14 @@ impl<T: Copy + Ord> Ledger<T> {
     }
 }
 
+// === impl LedgerSummary ===
+
+impl<T> Default for LedgerSummary<T> {
+    fn default() -> Self {
+        Self { requests: 0, tunnels: 0, rescued: 0, pinned: 0, shared: 0, assets: 0, oldest: None }
+    }
+}
+
 // === impl LedgerShard ===
 
 impl<T> LedgerShard<T> {
@@ -139,8 +170,8 @@ impl<T> LedgerShard<T> {
         client: Option<IpAddr>,
     ) -> ClaimRecord<T> {
         let kind = ClaimKind::Request;
-        let (is_rescued, is_pinned) = (false, false);
-        let entry = ShardEntry { side, kind, since, client, is_rescued, is_pinned };
+        let origin = ClaimOrigin::Role;
+        let entry = ShardEntry { side, kind, since, client, origin };
         let key = self.entries().insert(entry);
         ClaimRecord { shard: Arc::clone(self), key }
     }
@@ -160,24 +191,17 @@ impl<T> ClaimRecord<T> {
         }
     }
 
-    /// Notes that the request was admitted to another side first.
-    pub fn mark_rescued(&self) {
+    /// Notes why the claim is on its side.
+    pub fn set_origin(&self, origin: ClaimOrigin) {
         if let Some(entry) = self.shard.entries().get_mut(self.key) {
-            entry.is_rescued = true;
+            entry.origin = origin;
         }
     }
 
-    /// Notes that the request belongs to a transaction that is pinned to the side.
-    pub fn mark_pinned(&self) {
-        if let Some(entry) = self.shard.entries().get_mut(self.key) {
-            entry.is_pinned = true;
-        }
-    }
-
-    /// Whether the request belongs to a transaction that is pinned to the side.
+    /// Why the claim is on its side.
     #[must_use]
-    pub fn is_pinned(&self) -> bool {
-        self.shard.entries().get(self.key).is_some_and(|it| it.is_pinned)
+    pub fn origin(&self) -> ClaimOrigin {
+        self.shard.entries().get(self.key).map(|it| it.origin).unwrap_or_default()
     }
 
     /// Notes that the response of a request has begun, and returns the address of its client, if it is known. A request
@@ -225,22 +249,22 @@ mod tests {
         let inside = || ledger.summary(&[side(here)]);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 1, tunnels: 1, rescued: 0, pinned: 0, oldest: Some(10) }
+            LedgerSummary { requests: 1, tunnels: 1, oldest: Some(10), ..LedgerSummary::default() }
         );
         early.set_kind(ClaimKind::Tunnel);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 0, tunnels: 2, rescued: 0, pinned: 0, oldest: Some(10) }
+            LedgerSummary { requests: 0, tunnels: 2, oldest: Some(10), ..LedgerSummary::default() }
         );
         drop(early);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 0, tunnels: 1, rescued: 0, pinned: 0, oldest: Some(20) }
+            LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20), ..LedgerSummary::default() }
         );
         drop(late);
         assert_eq!(
             inside(),
-            LedgerSummary { requests: 0, tunnels: 0, rescued: 0, pinned: 0, oldest: None }
+            LedgerSummary::default()
         );
         assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
@@ -262,9 +286,9 @@ mod tests {
         hangs.note_response();
         assert_eq!((hangs.client(), answered.client()), ((client(1), true), (client(2), false)));
         assert_eq!(ledger.summary(&[side(1)]).requests, 4);
-        hangs.mark_rescued();
-        answered.mark_pinned();
-        assert!(answered.is_pinned() && !hangs.is_pinned());
+        hangs.set_origin(ClaimOrigin::Rescue);
+        answered.set_origin(ClaimOrigin::Pin);
+        assert_eq!((answered.origin(), hangs.origin()), (ClaimOrigin::Pin, ClaimOrigin::Rescue));
         let summary = ledger.summary(&[side(1)]);
         assert_eq!((summary.rescued, summary.pinned), (1, 1));
     }

@@ -38,7 +38,7 @@ use arc_swap::ArcSwap;
 pub use self::{
     drain::{Drain, InFlight},
     ending::StreamEnding,
-    ledger::{ClaimKind, ClaimRecord, Ledger, LedgerShard, LedgerSummary},
+    ledger::{ClaimKind, ClaimOrigin, ClaimRecord, Ledger, LedgerShard, LedgerSummary},
     pointer::Pointer,
     side::{Claim, Side, SideId, Visit},
     table::{Service, ServiceEntry, Table},

@@ -90,7 +90,7 @@ pub struct PoolStatus {
     /// one that was never active.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub safe_to_stop: Option<bool>,
-    /// What may still need it: `watch`, `confirm`, `pins`, and `previews` and `rescue` in flight.
+    /// What may still need it: `watch`, `confirm`, `share`, `pins`, and `previews`, `rescue` and `assets` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
     /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
@@ -398,6 +398,12 @@ pub struct DrainStatus {
     /// Requests in flight of transactions that are pinned to the color.
     #[serde(default)]
     pub pinned: u64,
+    /// Requests in flight of clients that belong to its share, while the color is promoted gradually.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shared: u64,
+    /// Requests in flight for assets that the active color does not have.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub assets: u64,
     /// The transactions that are pinned to the color, if any may be. They hold up the drain.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pins: Option<PinsStatus>,
@@ -409,7 +415,7 @@ pub struct DrainStatus {
     /// Whether the endpoints may be stopped: the color is drained, and nothing else may need it.
     #[serde(default)]
     pub safe_to_stop: bool,
-    /// What may still need the color: `watch`, `confirm`, `pins`, and `previews` and `rescue` in flight.
+    /// What may still need the color: `watch`, `confirm`, `share`, `pins`, and `previews`, `rescue` and `assets` in flight.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_by: Vec<String>,
     /// When the last of these ends, as RFC 3339. Absent if that is not known, as for requests.
@@ -500,6 +506,10 @@ pub struct ProblemReason {
     pub code: String,
     /// A sentence for people.
     pub detail: String,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 fn one() -> u16 {

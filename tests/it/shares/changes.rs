@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{application, clients, get, of, percent, promote, share};
-use crate::support::TestProxy;
+use crate::support::{TestProxy, Upstream, eventually};
 
 #[tokio::test]
 async fn the_status_says_where_it_is_and_the_candidate_is_not_safe_to_stop() {
@@ -125,4 +125,40 @@ async fn several_services_move_together() {
     let back = proxy.call("POST", "/v1/rollback", "", "{}").await.json();
     assert_eq!(back["services"]["api"]["share"], json!(null));
     assert_eq!(back["services"]["web"]["share"], json!(null));
+}
+
+#[tokio::test]
+async fn a_candidate_that_is_taken_back_is_drained_when_its_last_request_has_ended() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let share = "share = { by = \"header:X-User\" }";
+    let proxy = TestProxy::build().service("web", &[&blue], &[&green]).services(share).start();
+    promote(&proxy, &[99, 100], json!({})).await;
+    let mut user = 0;
+    while get(&proxy, "/", &format!("X-User: {user}\r\n")).await.text() != "green" {
+        user += 1;
+    }
+    let mut client = proxy.public().await;
+    client.ask("/hold", &format!("X-User: {user}\r\n")).await;
+    client.until("begins").await;
+    let drain = async || {
+        let path = "/v1/services/web/drain?color=green";
+        proxy.call("GET", path, "", "").await.json()
+    };
+    let during = drain().await;
+    assert_eq!(
+        (&during["shared"], &during["previews"], &during["held_by"]),
+        (&json!(1), &json!(0), &json!(["share"]))
+    );
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    let after = drain().await;
+    assert_eq!(
+        (&after["in_flight"], &after["drained"], &after["shared"]),
+        (&json!(1), &json!(false), &json!(null))
+    );
+    assert_eq!(proxy.events("drained").len(), 0);
+    green.release();
+    client.until("0\r\n\r\n").await;
+    let path = "/v1/services/web/drain?color=green&wait=60s";
+    assert_eq!(proxy.call("GET", path, "", "").await.json()["drained"], true);
+    eventually("the event", async || proxy.events("drained").len() == 1).await;
 }
