@@ -396,6 +396,7 @@ impl App {
             }
             info!(timeout_s, "stopping; requests in flight are completed");
             stop.graceful.cancel();
+            control.refuse_held();
             let joined = tokio::task::spawn_blocking(|| {
                 workers.into_iter().map(Worker::join).sum::<usize>()
             });

@@ -30,6 +30,12 @@ pub(super) fn action_of(method: &Method, path: &str) -> Option<String> {
         (&Method::POST, ["services", service, "watch", "stop"]) => {
             Some(format!("watch stop {service}"))
         }
+        (&Method::POST, ["services", service, verb @ ("hold" | "release" | "maintenance")]) => {
+            Some(format!("{verb} {service}"))
+        }
+        (&Method::DELETE, ["services", service, "maintenance"]) => {
+            Some(format!("maintenance end {service}"))
+        }
         (&Method::POST, ["services", service, "drain"]) => Some(format!("end streams {service}")),
         (&Method::PUT, ["services", service, "pools", color]) => {
             Some(format!("set pool {service}.{color}"))
@@ -79,6 +85,10 @@ mod tests {
             (Method::POST, "/v1/services/web/watch/stop", Some("watch stop web")),
             (Method::PUT, "/v1/services/web/pools/green", Some("set pool web.green")),
             (Method::POST, "/v1/services/web/drain", Some("end streams web")),
+            (Method::POST, "/v1/services/web/hold", Some("hold web")),
+            (Method::POST, "/v1/services/web/maintenance", Some("maintenance web")),
+            (Method::DELETE, "/v1/services/web/maintenance", Some("maintenance end web")),
+            (Method::DELETE, "/v1/services/web/hold", None),
             (Method::GET, "/v1/services/web/drain", None),
             (Method::GET, "/v1/promote", None),
             (Method::POST, "/v1/services/web/gate", None),

@@ -40,6 +40,9 @@ pub(super) enum AdminPeer {
 /// The largest body of a call: a pool of 1000 endpoints fits.
 const BODY_BYTES_MAX: usize = 256 * 1024;
 
+/// The largest body of a call with a page: JSON escapes some characters.
+const PAGE_BYTES_MAX: usize = 2 * BODY_BYTES_MAX;
+
 /// The timeout of a body.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -118,14 +121,18 @@ async fn read_body(
     caller: Option<&AdminConnection>,
 ) -> Result<Request, ApiError> {
     let (head, body) = request.into_parts();
-    let reading = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, BODY_BYTES_MAX)).await;
+    let most = match head.uri.path().ends_with("/maintenance") {
+        true => PAGE_BYTES_MAX,
+        false => BODY_BYTES_MAX,
+    };
+    let reading = tokio::time::timeout(BODY_TIMEOUT, to_bytes(body, most)).await;
     match reading {
         Ok(Ok(body)) => Ok(Request::from_parts(head, Body::from(body))),
         Ok(Err(_)) if caller.is_some_and(|it| it.rejected().is_some()) => {
             Err(ApiError::malformed("the body is not framed as HTTP says"))
         }
         Ok(Err(_)) => {
-            let detail = format!("a body has at most {BODY_BYTES_MAX} bytes and comes whole");
+            let detail = format!("a body has at most {most} bytes and comes whole");
             Err(ApiError::new(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "too-large",
@@ -304,11 +311,14 @@ fn scope_for(method: &Method, path: &str) -> Option<Scope> {
         (&Method::POST, "/v1/promote" | "/v1/rollback" | "/v1/confirm") => Some(Scope::Promote),
         (&Method::POST, path) if path.ends_with("/approve") => Some(Scope::Approve),
         (&Method::POST, path)
-            if ["/gate", "/watch/stop", "/drain"].iter().any(|it| path.ends_with(it)) =>
+            if ["/gate", "/watch/stop", "/drain", "/hold", "/release", "/maintenance"]
+                .iter()
+                .any(|it| path.ends_with(it)) =>
         {
             Some(Scope::Promote)
         }
         (&Method::PUT, _) => Some(Scope::Promote),
+        (&Method::DELETE, path) if path.ends_with("/maintenance") => Some(Scope::Promote),
         _ => Some(Scope::Admin),
     }
 }

@@ -205,7 +205,11 @@ pub(super) async fn reload(
 }
 
 /// `force` overrides safety checks: it needs the scope `admin`, and a reason if the call has one.
-fn check_force(force: bool, scope: Scope, reason: Option<Option<&str>>) -> Result<(), ApiError> {
+pub(super) fn check_force(
+    force: bool,
+    scope: Scope,
+    reason: Option<Option<&str>>,
+) -> Result<(), ApiError> {
     if !force {
         return Ok(());
     }
@@ -286,6 +290,7 @@ impl PendingCall<'_> {
             | Change::RaiseShare { .. }
             | Change::TakeBackShare { .. }
             | Change::RotatePinKeys { .. }
+            | Change::Intake { .. }
             | Change::Reconfigure(_) => {
                 context.api.control.propose(call).await.map_err(ApiError::from)
             }
@@ -312,7 +317,8 @@ fn named(change: &Change) -> Vec<ServiceName> {
         Change::SetPool { service, .. }
         | Change::Approve { service, .. }
         | Change::EndWatch { service, .. }
-        | Change::GiveUpConfirmation { service, .. } => vec![service.clone()],
+        | Change::GiveUpConfirmation { service, .. }
+        | Change::Intake { service, .. } => vec![service.clone()],
         Change::RotatePinKeys { .. } | Change::Reconfigure(_) => Vec::new(),
     }
 }

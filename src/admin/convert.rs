@@ -4,13 +4,16 @@
 
 use flipgate_api::wire::{
     ApprovalStatus, DrainKinds, DrainStatus, DrainStreams, EjectedStatus, EndpointRequest,
-    EndpointStatus, PinsStatus, PoolStatus, ServiceStatus, ShareStatus, Status, WatchStatus,
+    EndpointStatus, HoldStatus, MaintenanceStatus, PinsStatus, PoolStatus, ServiceStatus,
+    ShareStatus, Status, WatchStatus,
 };
 
 use crate::{
+    continuity::{HoldSnapshot, HoldTerm, Maintenance},
     control::{
         ApprovalSnapshot, DrainSnapshot, EndedStreams, EndingSnapshot, EndpointSnapshot, Holds,
         PinsSnapshot, PoolSnapshot, ServiceSnapshot, ShareSnapshot, SideRequests, StatusSnapshot,
+        timestamp,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
     upstream::EndpointHealth,
@@ -39,8 +42,18 @@ impl From<StatusSnapshot> for Status {
 
 impl From<ServiceSnapshot> for ServiceStatus {
     fn from(picture: ServiceSnapshot) -> Self {
-        let ServiceSnapshot { active, previous, is_damaged, watch, confirm_by, share, blue, green } =
-            picture;
+        let ServiceSnapshot {
+            active,
+            previous,
+            is_damaged,
+            watch,
+            confirm_by,
+            share,
+            hold,
+            maintenance,
+            blue,
+            green,
+        } = picture;
         let pools = [(Color::Blue, blue), (Color::Green, green)];
         Self {
             active: active.to_string(),
@@ -55,6 +68,8 @@ impl From<ServiceSnapshot> for ServiceStatus {
             }),
             confirm_by: confirm_by.map(|it| it.to_string()),
             share: share.map(Into::into),
+            hold: hold.map(Into::into),
+            maintenance: maintenance.as_deref().map(Into::into),
             pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
         }
     }
@@ -74,6 +89,36 @@ impl From<ShareSnapshot> for ShareStatus {
             failures: 0,
             requests: 0,
             first_token: first_token.map(|it| it.to_string()),
+        }
+    }
+}
+
+impl From<HoldSnapshot> for HoldStatus {
+    fn from(picture: HoldSnapshot) -> Self {
+        let HoldSnapshot { term, remaining, waiting, is_releasing } = picture;
+        let HoldTerm { id, owner, began_ms, set_ms: _, until_ms, places } = term;
+        Self {
+            id,
+            owner: owner.to_string(),
+            since: timestamp(began_ms).to_string(),
+            until: timestamp(until_ms).to_string(),
+            remaining_ms: u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX),
+            waiting: number(waiting),
+            requests: number(places),
+            releasing: is_releasing,
+        }
+    }
+}
+
+impl From<&Maintenance> for MaintenanceStatus {
+    fn from(maintenance: &Maintenance) -> Self {
+        let Maintenance { owner, since_ms, page, retry_after, except_internal } = maintenance;
+        Self {
+            owner: owner.to_string(),
+            since: timestamp(*since_ms).to_string(),
+            retry_after_s: retry_after.get(),
+            except_internal: *except_internal,
+            page_bytes: page.as_ref().map_or(0, |it| number(it.len())),
         }
     }
 }

@@ -11,6 +11,7 @@ mod context;
 mod convert;
 mod fingerprint;
 mod gates;
+mod intake;
 mod pins;
 mod probes;
 mod problem;

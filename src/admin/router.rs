@@ -13,8 +13,8 @@ use utoipa::OpenApi;
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
-    Api, auth::guard, changes, context::Context, gates, pins, probes, problem::ApiError, reads,
-    settings::AdminSettings, streams, watches,
+    Api, auth::guard, changes, context::Context, gates, intake, pins, probes, problem::ApiError,
+    reads, settings::AdminSettings, streams, watches,
 };
 
 /// The OpenAPI description.
@@ -61,7 +61,8 @@ const REFUSALS: [(&str, &str, bool); 7] = [
 fn describe_refusals(description: &mut utoipa::openapi::OpenApi) {
     use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
     for item in description.paths.paths.values_mut() {
-        let reads = [&mut item.get].into_iter().flatten().map(|it| (it, false));
+        let reads = [&mut item.get, &mut item.delete].into_iter();
+        let reads = reads.flatten().map(|it| (it, false));
         let writes = [&mut item.post, &mut item.put].into_iter().flatten().map(|it| (it, true));
         for (operation, has_body) in reads.chain(writes) {
             for (status, what, of_body) in REFUSALS {
@@ -91,6 +92,9 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(watches::confirm))
         .routes(routes!(watches::stop_watch))
         .routes(routes!(pins::rotate))
+        .routes(routes!(intake::hold))
+        .routes(routes!(intake::release))
+        .routes(routes!(intake::maintenance, intake::end_maintenance))
         .routes(routes!(changes::reload))
         .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))

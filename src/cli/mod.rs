@@ -13,6 +13,7 @@ mod events;
 mod exit;
 mod gates;
 mod generate;
+mod intake;
 mod output;
 mod pending;
 mod pins;
@@ -213,6 +214,23 @@ enum Command {
     /// Manage the keys that sign pins
     #[command(subcommand, after_help = "Example: flipgate pins rotate")]
     Pins(pins::PinsCommand),
+    /// Hold new requests of a service: they wait until `flipgate release`
+    ///
+    /// Held requests have no claim on any color, so a flip meanwhile is one for all of them. The hold ends by itself.
+    #[command(after_help = "Examples:\n  flipgate hold web --for 10s\n  \
+                      flipgate hold web && flipgate promote web=green && flipgate release web\n\n\
+                      Exit code: 0 held, 3 another caller holds the service")]
+    Hold(intake::HoldArguments),
+    /// Let the held requests of a service go, in the order in which they came
+    #[command(after_help = "Example: flipgate release web\n\n\
+                            Exit code: 0 the service is not held, or by another hold than --id")]
+    Release(intake::ReleaseArguments),
+    /// Answer new requests of a service with 503 and a page
+    #[command(
+        after_help = "Examples:\n  flipgate maintenance web --page maintenance.html --retry-after 10m --except-internal\n  \
+                      flipgate maintenance web --end"
+    )]
+    Maintenance(intake::MaintenanceArguments),
     /// Set the version and the endpoints of a pool
     #[command(
         after_help = "Examples:\n  flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --wait-healthy 30s\n  \
@@ -393,6 +411,9 @@ fn dispatch(
         Command::Pins(pins::PinsCommand::Rotate { admin, output }) => {
             online(pins::rotate(&admin, output, verbosity))
         }
+        Command::Hold(arguments) => online(intake::hold(arguments, verbosity)),
+        Command::Release(arguments) => online(intake::release(arguments, verbosity)),
+        Command::Maintenance(arguments) => online(intake::maintenance(arguments, verbosity)),
         Command::Rollback { services, arguments } => {
             online(changes::rollback(services, &arguments, verbosity))
         }

@@ -63,6 +63,12 @@ fn rows(status: &Status) -> Vec<PoolRow<'_>> {
             true => format!("{} (damaged: promote a color)", escape(name)),
             false => escape(name).into_owned(),
         };
+        if let Some(hold) = &service.hold {
+            name.push_str(&format!(" (held: {} wait)", hold.waiting));
+        }
+        if service.maintenance.is_some() {
+            name.push_str(" (maintenance)");
+        }
         for (color, pool) in &service.pools {
             let version = escape(pool.version.as_deref().unwrap_or("–")).into_owned();
             let in_flight = pool.in_flight.to_string();

@@ -9,6 +9,7 @@ mod environment;
 mod errors;
 mod files;
 mod gates;
+mod hold;
 mod listeners;
 mod pins;
 mod policy;

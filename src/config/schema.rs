@@ -177,9 +177,19 @@ const SERVICE: &[SchemaKey] = &[
     ("watch", Table(WATCH), "How a color is judged after its promotion"),
     ("pin", Table(PIN), "How transactions stay on the version that they began on"),
     ("share", Table(SHARE), "What tells clients apart during a gradual promotion"),
+    ("hold", Table(HOLD), "Requests that wait while a call holds the service"),
     ("errors", Pages, "Pages for errors of Flipgate, by status"),
     ("assets", Table(ASSETS), "Which missing assets are asked of the other color"),
     ("version_signal", Table(VERSION_SIGNAL), "How pages learn that another version is active"),
+];
+const HOLD: &[SchemaKey] = &[
+    ("for", Duration, "How long a hold lasts if the call does not say so"),
+    ("requests", Whole(1, 10_000), "How many requests may wait if the call does not say so"),
+    (
+        "pass",
+        Strings,
+        "Paths of which requests are never held: /healthz, or /health/ for all below",
+    ),
 ];
 const ASSETS: &[SchemaKey] = &[
     ("prefixes", Strings, "The path prefixes of the assets"),

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::PathBuf};
 use super::{
     diagnostics::Diagnostics,
     gates::gates,
+    hold::hold,
     pins::{check_groups, pins},
     policy::policy,
     reader::{Section, StringOrTable, text, whole, word},
@@ -76,6 +77,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
     let watch = section.has("watch").then(|| watch(&section.section("watch")));
     let pins = section.has("pin").then(|| pins(&section.section("pin"), &hosts));
     let share = share(&section.section("share"), &hosts);
+    let hold = hold(&section.section("hold"));
     // A table of another name was most likely meant as a color, and is reported below.
     if !section.has("blue") && !section.has("green") && !section.has_unknown_table() {
         let name = section.name("blue");
@@ -95,6 +97,7 @@ fn spec(section: &Section<'_>, own: &OwnAddresses, requires_token: bool) -> Serv
         watch,
         pins,
         share,
+        hold,
     }
 }
 

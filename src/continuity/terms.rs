@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     activity::PinActivity,
+    intake::Intake,
     keys::{Pin, PinKey, PinKeys, PinScope},
     members::{Begin, MemberKey},
     settings::{PinCarrier, PinSettings},
@@ -23,6 +24,8 @@ pub struct Continuity {
     pub pins: Option<ServicePins>,
     /// The share of a candidate that is being promoted gradually, if there is one.
     pub share: Option<Arc<Share>>,
+    /// What keeps new requests from its colors, while there is a hold or a maintenance.
+    pub intake: Option<Arc<Intake>>,
 }
 
 /// The pins of a service.

@@ -41,6 +41,7 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
         | Change::Approve { .. }
         | Change::Confirm(_)
         | Change::RotatePinKeys { .. } => Actor::INTERNAL,
+        Change::Intake { .. } => "hold",
     };
     let (actor, from) = caller(actor.as_ref(), by_itself);
     let mut action = match change {
@@ -97,7 +98,7 @@ pub(super) fn entry_of_refusal(call: RefusedCall, generation: Generation) -> Aud
 }
 
 /// Who made a call, and from where. `by_itself` is the part of Flipgate that makes a change without a caller.
-fn caller(actor: Option<&Actor>, by_itself: &str) -> (String, String) {
+pub(super) fn caller(actor: Option<&Actor>, by_itself: &str) -> (String, String) {
     let Some(Actor { name, address, uid, is_authenticated }) = actor else {
         return (Actor::INTERNAL.to_owned(), by_itself.to_owned());
     };
@@ -166,6 +167,7 @@ impl Change {
             Self::RaiseShare { services, generation: _ } => named("raise share", services),
             Self::TakeBackShare { services, generation: _ } => named("take back share", services),
             Self::RotatePinKeys { .. } => "rotate pin keys".to_owned(),
+            Self::Intake { service, change } => change.action(service),
             Self::Reconfigure(_) => "reload".to_owned(),
         }
     }

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use ipnet::IpNet;
 
 use crate::{
-    continuity::{PinSettings, ShareSettings},
+    continuity::{HoldSettings, PinSettings, ShareSettings},
     model::{
         Color, GateSettings, HostPattern, Networks, PathPrefix, Policy, PoolSpec, Router, Rules,
         ServiceName, ServiceRules, WatchSettings,
@@ -53,6 +53,8 @@ pub struct ServiceSpec {
     pub pins: Option<Arc<PinSettings>>,
     /// What tells its clients apart during a gradual promotion.
     pub share: Arc<ShareSettings>,
+    /// The settings of holds.
+    pub hold: HoldSettings,
 }
 
 /// Two services with the same host and path.

@@ -7,7 +7,7 @@ use std::{
     time::Duration,
 };
 
-use super::{catalog::Catalog, share_steps::ShareSteps, shared::Applied};
+use super::{catalog::Catalog, intake::IntakeChange, share_steps::ShareSteps, shared::Applied};
 use crate::{
     audit::{self, AuditVerdict},
     model::{Color, Generation, OwnAddress, PoolSpec, ServiceName, UpstreamTls, Version},
@@ -81,6 +81,13 @@ pub enum Change {
     RotatePinKeys {
         /// Its secret, which must be random.
         secret: [u8; 16],
+    },
+    /// Change whether a service takes new requests.
+    Intake {
+        /// The service.
+        service: ServiceName,
+        /// How.
+        change: IntakeChange,
     },
     /// Apply a changed configuration.
     Reconfigure(Arc<Catalog>),
@@ -273,6 +280,14 @@ pub enum ReasonKind {
     /// The service has no gradual promotion in progress.
     #[error("has no gradual promotion in progress")]
     NoShare,
+    /// Another caller holds the service.
+    #[error("is held by {owner} until {until}; release it first, or use force")]
+    HeldByOther {
+        /// The caller.
+        owner: String,
+        /// When the hold ends.
+        until: String,
+    },
     /// No service has pins.
     #[error("no service has pins; configure [service.NAME.pin]")]
     NoPins,
@@ -340,7 +355,8 @@ impl Change {
             | Self::GiveUpConfirmation { .. }
             | Self::RaiseShare { .. }
             | Self::TakeBackShare { .. }
-            | Self::RotatePinKeys { .. } => HashSet::new(),
+            | Self::RotatePinKeys { .. }
+            | Self::Intake { .. } => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));
@@ -381,6 +397,7 @@ impl ReasonKind {
             Self::PinsHold(_) => "pins_hold",
             Self::ShareInProgress(_) => "share_in_progress",
             Self::NoShare => "no_share",
+            Self::HeldByOther { .. } => "held_by_other",
             Self::NoPins => "no_pins",
             Self::Superseded => "superseded",
             Self::Damaged => "damaged",

@@ -207,6 +207,44 @@ pub enum EventKind {
         #[serde(skip_serializing_if = "Option::is_none")]
         stays: Option<String>,
     },
+    /// New requests of a service wait, or its hold has another end.
+    HoldStarted {
+        /// The service.
+        service: ServiceName,
+        /// The hold.
+        id: u64,
+        /// The caller, as the audit log names it.
+        owner: String,
+        /// When it ends by itself.
+        until: Timestamp,
+        /// How many requests may wait.
+        requests: usize,
+    },
+    /// The requests of a hold go.
+    HoldReleased {
+        /// The service.
+        service: ServiceName,
+        /// The hold.
+        id: u64,
+        /// The name of the caller's token, or `local` without a token. Absent if the time of the hold was over.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
+    /// New requests of a service are answered with 503.
+    MaintenanceStarted {
+        /// The service.
+        service: ServiceName,
+        /// The caller, as the audit log names it.
+        owner: String,
+    },
+    /// The service takes new requests again.
+    MaintenanceEnded {
+        /// The service.
+        service: ServiceName,
+        /// The name of the caller's token, or `local` without a token.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
+    },
     /// A changed configuration was applied.
     Reloaded {
         /// The generation that the change led to.
@@ -379,6 +417,10 @@ impl EventKind {
             Self::WatchFailed { .. } => "watch_failed",
             Self::Confirmed { .. } => "confirmed",
             Self::ConfirmExpired { .. } => "confirm_expired",
+            Self::HoldStarted { .. } => "hold_started",
+            Self::HoldReleased { .. } => "hold_released",
+            Self::MaintenanceStarted { .. } => "maintenance_started",
+            Self::MaintenanceEnded { .. } => "maintenance_ended",
             Self::Reloaded { .. } => "reloaded",
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",

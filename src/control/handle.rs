@@ -14,6 +14,7 @@ use super::{
     change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
     endings::Endings,
     events::Events,
+    intake_terms::wake_all,
     pin_terms::random_secret,
     pins::{need_key, note_changes},
     plan::reconfigure,
@@ -24,6 +25,7 @@ use super::{
     worker::{ControlTask, PendingChange},
 };
 use crate::{
+    continuity::HoldLimits,
     metrics::Metrics,
     model::{Color, OwnAddresses, ServiceName},
     store::{CommitError, Revision, State, Store, StoreHealth},
@@ -41,6 +43,9 @@ pub struct Control {
 
 /// Changes that may wait for the current one.
 const QUEUE: usize = 64;
+
+/// The memory of all held requests.
+const HELD_BYTES_MAX: usize = 64 * 1024 * 1024;
 
 // === impl Control ===
 
@@ -76,7 +81,9 @@ impl Control {
         let state = watch.borrow_and_update().clone();
         log_start(&state, &catalog, &store.place(), is_new);
         let ledger = Arc::new(Ledger::new(workers));
-        let (reconciler, first, table) = Reconciler::first(state, catalog, &metrics, &parts);
+        let hold_limits = Arc::new(HoldLimits::new(HELD_BYTES_MAX));
+        let (reconciler, first, table) =
+            Reconciler::first(state, catalog, &metrics, &parts, &hold_limits);
         let (switch, events) = (Arc::new(Switch::new(table)), Arc::new(Events::from_now()));
         let endings = Arc::new(Endings::new(Arc::clone(&switch), Arc::clone(&events)));
         let shared = Arc::new(ControlShared {
@@ -89,6 +96,7 @@ impl Control {
             endings,
             removed: Arc::default(),
             refusals: Refusals::new(),
+            hold_limits,
             pools: watch::Sender::new(first.pools.clone()),
             applied: watch::Sender::new(Arc::new(first)),
             busy: Mutex::default(),
@@ -125,6 +133,12 @@ impl Control {
     /// Waits until refused calls are recorded, or cannot be. Cancel-safe.
     pub async fn flush_refusals(&self) {
         self.shared.refusals.flush().await;
+    }
+
+    /// Has every request refused that is held, and those that would have to wait: Flipgate stops.
+    pub fn refuse_held(&self) {
+        self.shared.hold_limits.stop();
+        wake_all(&self.shared.switch);
     }
 
     pub(super) fn shared(&self) -> &ControlShared {

@@ -46,7 +46,8 @@ pub struct PinsSnapshot {
 }
 
 /// The time of so many milliseconds of Unix time.
-pub(super) fn timestamp(unix_ms: u64) -> Timestamp {
+#[must_use]
+pub fn timestamp(unix_ms: u64) -> Timestamp {
     let millis = i64::try_from(unix_ms).unwrap_or(i64::MAX);
     Timestamp::from_millisecond(millis).unwrap_or(Timestamp::MAX)
 }

@@ -12,6 +12,10 @@ mod endings;
 mod events;
 mod handle;
 mod holds;
+mod intake;
+mod intake_events;
+mod intake_plan;
+mod intake_terms;
 mod pin_terms;
 mod pin_windows;
 mod pins;
@@ -42,7 +46,8 @@ pub use self::{
     endings::{ColorIsActive, EndingSnapshot},
     events::{EndedStreams, Event, EventKind, Events, GateSummary, Subscription},
     handle::Control,
-    holds::{Holds, PinsSnapshot, SideRequests},
+    holds::{Holds, PinsSnapshot, SideRequests, timestamp},
+    intake::IntakeChange,
     pin_terms::random_secret,
     planned::PlannedPromotion,
     share_events::ShareEvent,

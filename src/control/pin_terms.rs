@@ -7,7 +7,7 @@ use std::{
 
 use super::{catalog::ServiceSpec, pins::is_valid, shared::unix_millis};
 use crate::{
-    continuity::{Continuity, PinActivity, PinSettings, PinWindow, ServicePins, Share},
+    continuity::{Continuity, HoldLimits, PinActivity, PinSettings, PinWindow, ServicePins, Share},
     model::{Color, ServiceName},
     store::{ServiceState, ShareState, State},
 };
@@ -22,12 +22,14 @@ pub(super) struct TermsFactory<'a> {
     /// Whether this is a check of the pins while no earlier table is in use: what has not begun by now on an earlier color
     /// never will. Only then pins end before their time.
     pub(super) is_check: bool,
+    pub(super) hold_limits: &'a Arc<HoldLimits>,
 }
 
 impl<'a> TermsFactory<'a> {
     /// For this state, now.
-    pub(super) fn now(state: &'a State, is_start: bool) -> Self {
-        Self { state, now_ms: unix_millis(), now: Instant::now(), is_start, is_check: false }
+    pub(super) fn now(state: &'a State, is_start: bool, hold_limits: &'a Arc<HoldLimits>) -> Self {
+        let (now_ms, now) = (unix_millis(), Instant::now());
+        Self { state, now_ms, now, is_start, is_check: false, hold_limits }
     }
 
     /// The terms of a service; `None` if only its active color decides. `old` are those before.
@@ -38,7 +40,9 @@ impl<'a> TermsFactory<'a> {
         old: Option<&Continuity>,
     ) -> Option<Arc<Continuity>> {
         let state = self.state.services.get(name)?;
-        if spec.pins.is_none() && spec.policy.assets.is_none() && state.share.is_none() {
+        let intake = self.intake(name, spec, old);
+        let is_plain = spec.pins.is_none() && spec.policy.assets.is_none();
+        if is_plain && state.share.is_none() && intake.is_none() {
             return None;
         }
         let old = old.and_then(|it| it.pins.as_ref());
@@ -49,7 +53,7 @@ impl<'a> TermsFactory<'a> {
             let settings = Arc::clone(&spec.share);
             Arc::new(Share::new(*color, *generation, it.percent(), *has_first, settings, *secret))
         });
-        Some(Arc::new(Continuity { served, pins, share }))
+        Some(Arc::new(Continuity { served, pins, share, intake }))
     }
 
     fn pins(

@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use super::{
     catalog::Catalog,
     change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
+    intake_plan::plan_intake,
     pins::{note_changes, rotate},
     shares,
     watches::{
@@ -112,6 +113,11 @@ pub(super) fn plan(
         Change::RotatePinKeys { secret } => {
             // The routing table stays as it is, but for the keys.
             return rotate(state, catalog, *secret, now_ms);
+        }
+        Change::Intake { service, change } => {
+            // The routing table stays as it is, but for what requests have to wait for.
+            return plan_intake(state, catalog, service, change, actor.as_ref(), now_ms)
+                .map_err(|it| about(service, it));
         }
         Change::Reconfigure(new) => {
             let next = reconfigure(state, new);
@@ -245,7 +251,8 @@ fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
         | Change::GiveUpConfirmation { .. }
         | Change::RaiseShare { .. }
         | Change::TakeBackShare { .. }
-        | Change::RotatePinKeys { .. } => Vec::new(),
+        | Change::RotatePinKeys { .. }
+        | Change::Intake { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
         Change::Reconfigure(new) => {
             let pools = new.services().iter();

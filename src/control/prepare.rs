@@ -27,7 +27,7 @@ pub(super) enum Prepared {
     /// The state to commit, and the configuration to apply with it.
     Commit {
         /// The state.
-        next: State,
+        next: Box<State>,
         /// The configuration, if it changes.
         catalog: Option<Arc<Catalog>>,
     },
@@ -75,6 +75,12 @@ impl ControlShared {
         }
         let planned = plan(state, &applied.catalog, &self.parts.own, call, now_ms);
         let mut next = planned.map_err(ChangeError::Refused)?;
+        if let Change::Intake { .. } = change
+            && next == *state
+        {
+            // There was no hold or maintenance to end.
+            return Ok(known(state.generation, false));
+        }
         if let Change::SetPool { service, color, force: false, .. } = change
             && self.has_pins(service, *color)
         {
@@ -99,10 +105,11 @@ impl ControlShared {
             | Change::GiveUpConfirmation { .. }
             | Change::RaiseShare { .. }
             | Change::TakeBackShare { .. }
-            | Change::RotatePinKeys { .. } => None,
+            | Change::RotatePinKeys { .. }
+            | Change::Intake { .. } => None,
         };
         need_key(&mut next, catalog.as_ref().unwrap_or(&applied.catalog), random_secret);
-        Ok(Prepared::Commit { next, catalog })
+        Ok(Prepared::Commit { next: Box::new(next), catalog })
     }
 
     /// Whether transactions may be pinned to this color, which is not active.

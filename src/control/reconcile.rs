@@ -17,6 +17,8 @@ use super::{
     catalog::Catalog,
     change::Actor,
     events::EventKind,
+    intake_events::publish_intakes,
+    intake_terms::LiveHolds,
     pin_terms::TermsFactory,
     pin_windows::PinWindows,
     publish::publish_changes,
@@ -25,11 +27,14 @@ use super::{
     table_entries::{PoolFactory, entries, entry},
 };
 use crate::{
+    continuity::HoldLimits,
     metrics::Metrics,
     model::{Color, Difference, ServiceName},
     store::{ServiceState, State},
     switch::{Drain, Table},
-    upstream::{Pool, PoolContext, Pools, ServicePools, ServiceTable, TableService, Terms},
+    upstream::{
+        Pool, PoolContext, Pools, ServicePools, ServiceTable, TableEntry, TableService, Terms,
+    },
 };
 
 /// Applies one state after the other.
@@ -44,6 +49,8 @@ pub(super) struct Reconciler {
     rules: u64,
     /// The services with pins to a color that is not active.
     windows: PinWindows,
+    /// The services that are held.
+    pub(super) holds: LiveHolds,
     /// Earlier tables that requests may still be reading.
     earlier: Vec<Weak<ServiceTable>>,
 }
@@ -63,9 +70,10 @@ impl Reconciler {
         catalog: Catalog,
         metrics: &Metrics,
         parts: &PoolContext,
+        hold_limits: &Arc<HoldLimits>,
     ) -> (Self, Applied, ServiceTable) {
         let make = PoolFactory { state: &state, metrics, parts };
-        let terms = TermsFactory::now(&state, true);
+        let terms = TermsFactory::now(&state, true, hold_limits);
         let services = catalog.services().iter();
         let pools: Pools =
             services.map(|(it, spec)| (it.clone(), make.pools(it, spec, None))).collect();
@@ -73,11 +81,14 @@ impl Reconciler {
         let rules = catalog.rules(0);
         let entries = entries(&pools, &catalog, &terms, None);
         let windows = PinWindows::of(&entries);
+        let mut holds = LiveHolds::default();
+        holds.replace(&entries, &state);
+        holds.settle(&state);
         let table = Table::first(state.generation, rules, entries);
         let applied = Applied { state, catalog: Arc::new(catalog), pools };
         let drain_tasks = TaskTracker::new();
         let (drains, earlier) = (Arc::default(), Vec::new());
-        (Self { drain_tasks, drains, rules: 0, windows, earlier }, applied, table)
+        (Self { drain_tasks, drains, rules: 0, windows, holds, earlier }, applied, table)
     }
 
     /// Applies a state, and publishes what has changed.
@@ -102,7 +113,7 @@ impl Reconciler {
         };
         let make = PoolFactory { state: &state, metrics: &shared.metrics, parts: &shared.parts };
         let made = |name: &ServiceName, spec| make.pools(name, spec, before.pools.get(name));
-        let terms = TermsFactory::now(&state, false);
+        let terms = TermsFactory::now(&state, false, &shared.hold_limits);
         let seen = shared.switch.load();
         let generation = state.generation;
         let (pools, table) = if has_new_catalog {
@@ -112,6 +123,7 @@ impl Reconciler {
             shared.parts.services.store(pools.len(), Relaxed);
             let entries = entries(&pools, &catalog, &terms, Some(&seen));
             self.windows = PinWindows::of(&entries);
+            self.holds.replace(&entries, &state);
             let table = seen.next(generation, catalog.rules(self.rules), entries);
             (pools, Some(table))
         } else {
@@ -124,6 +136,7 @@ impl Reconciler {
                 let new = made(name, spec);
                 let entry = entry(name, &new, Some(spec), &terms, seen.service(name));
                 self.windows.update(&entry);
+                self.holds.update(&entry, &state);
                 entries.push(entry);
                 pools.insert(name.clone(), new);
             }
@@ -151,10 +164,12 @@ impl Reconciler {
         });
         self.earlier.retain(|it| it.strong_count() > 0);
         self.earlier.append(&mut earlier);
+        self.holds.settle(&applied.state);
         if !before.pools.is_same_version(&applied.pools) {
             shared.pools.send_replace(applied.pools.clone());
         }
         publish_changes(shared, &before, &applied, &changed, has_new_catalog, actor);
+        publish_intakes(&shared.events, &before.state, &applied.state, actor);
         shared.endings.follow(&before.pools, &applied.pools, &changed);
         for drain in drains {
             end_pinned_streams(shared, &applied.pools, &drain);
@@ -167,6 +182,27 @@ impl Reconciler {
         }
     }
 
+    /// Takes the holds of these services out of the table that have let all of their requests go.
+    pub(super) fn refresh_holds(&mut self, shared: &ControlShared, services: &[ServiceName]) {
+        let applied = shared.applied();
+        let terms = TermsFactory::now(&applied.state, false, &shared.hold_limits);
+        let seen = shared.switch.load();
+        let mut entries = Vec::new();
+        for name in services {
+            let Some(pools) = applied.pools.get(name) else { continue };
+            let (spec, old) = (applied.catalog.services().get(name), seen.service(name));
+            let entry = entry(name, pools, spec, &terms, old);
+            self.holds.update(&entry, &applied.state);
+            self.windows.update(&entry);
+            entries.push(entry);
+        }
+        self.earlier.retain(|it| it.strong_count() > 0);
+        if !entries.is_empty() {
+            self.replace_entries(shared, &applied, seen, entries);
+        }
+        self.holds.settle(&applied.state);
+    }
+
     /// Waits until the pins of a service have to be checked. For ever if no color is held by pins. Cancel-safe.
     pub(super) async fn pins_due(&self) {
         self.windows.due().await;
@@ -177,7 +213,8 @@ impl Reconciler {
         let applied = shared.applied();
         self.earlier.retain(|it| it.strong_count() > 0);
         let is_check = self.earlier.is_empty();
-        let terms = TermsFactory { is_check, ..TermsFactory::now(&applied.state, false) };
+        let terms = TermsFactory::now(&applied.state, false, &shared.hold_limits);
+        let terms = TermsFactory { is_check, ..terms };
         let seen = shared.switch.load();
         let mut entries = Vec::new();
         for name in self.windows.take_due() {
@@ -194,10 +231,19 @@ impl Reconciler {
                 entries.push(entry);
             }
         }
-        if entries.is_empty() {
-            return;
+        if !entries.is_empty() {
+            self.replace_entries(shared, &applied, seen, entries);
         }
-        // The generation stays: for new requests of everyone else nothing has changed.
+    }
+
+    /// Replaces the terms of services. The generation stays: for new requests of everyone else nothing has changed.
+    fn replace_entries(
+        &mut self,
+        shared: &ControlShared,
+        applied: &Applied,
+        seen: Arc<ServiceTable>,
+        entries: Vec<TableEntry>,
+    ) {
         let table = seen.with_changes(seen.generation(), Arc::clone(seen.rules()), entries);
         let mut drains = Vec::new();
         // A request may still read this table after the next change.
@@ -351,6 +397,9 @@ fn changed_services(before: &State, after: &State, catalog: &Catalog) -> Vec<Ser
     let services = before.services.differences(&after.services);
     let mut names: Vec<_> = services.into_iter().map(|it| name_of(&it).clone()).collect();
     names.extend(before.damaged.differences(&after.damaged).iter().map(|it| name_of(it).clone()));
+    names.extend(before.holds.differences(&after.holds).iter().map(|it| name_of(it).clone()));
+    let maintenance = before.maintenance.differences(&after.maintenance);
+    names.extend(maintenance.iter().map(|it| name_of(it).clone()));
     names.retain(|it| catalog.services().contains_key(it));
     names.sort_unstable();
     names.dedup();

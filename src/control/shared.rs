@@ -12,6 +12,7 @@ use super::{
     removed::RemovedServices,
 };
 use crate::{
+    continuity::HoldLimits,
     metrics::Metrics,
     store::{State, Store},
     switch::Ledger,
@@ -40,6 +41,7 @@ pub(super) struct ControlShared {
     pub(super) endings: Arc<Endings>,
     pub(super) removed: Arc<RemovedServices>,
     pub(super) refusals: Refusals,
+    pub(super) hold_limits: Arc<HoldLimits>,
     /// What the switch has. Both are replaced together, under the lock of this channel.
     pub(super) applied: watch::Sender<Arc<Applied>>,
     pub(super) pools: watch::Sender<Pools>,

@@ -11,11 +11,12 @@ use jiff::Timestamp;
 
 use super::{
     holds::{Holds, PinsSnapshot, SideRequests, timestamp},
+    intake_terms::hold_snapshot,
     shared::Applied,
 };
 
 use crate::{
-    continuity::FirstToken,
+    continuity::{FirstToken, HoldSnapshot, Maintenance},
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
     store::{Revision, ServiceState, ShareState},
@@ -49,6 +50,10 @@ pub struct ServiceSnapshot {
     pub confirm_by: Option<Timestamp>,
     /// The gradual promotion in progress.
     pub share: Option<ShareSnapshot>,
+    /// Its hold, while requests wait.
+    pub hold: Option<HoldSnapshot>,
+    /// Its maintenance.
+    pub maintenance: Option<Arc<Maintenance>>,
     /// The pool named blue.
     pub blue: PoolSnapshot,
     /// The pool named green.
@@ -168,6 +173,8 @@ impl StatusSnapshot {
                     .and_then(|it| it.confirmation.as_ref())
                     .map(|it| timestamp(it.until)),
                 share: known.and_then(|it| it.share.as_ref()).map(ShareSnapshot::of),
+                hold: hold_snapshot(switch, name),
+                maintenance: state.maintenance.get(name).cloned(),
                 blue: pool(&pools.blue),
                 green: pool(&pools.green),
             }
@@ -198,6 +205,8 @@ impl ServiceSnapshot {
             service,
             active: Some(self.active),
             share: self.share.as_ref().map(|it| (it.color, it.percent)),
+            held: self.hold.as_ref().map(|it| it.waiting),
+            is_in_maintenance: self.maintenance.is_some(),
             pools: [self.blue.shown(), self.green.shown()],
         }
     }
@@ -234,7 +243,14 @@ pub(super) fn removed_gauges(switch: &ServiceSwitch, service: ServiceName) -> Se
         let inside = switch.in_flight(&service, color);
         PoolGauges { in_flight: inside.current + inside.retired, ..PoolGauges::default() }
     });
-    ServiceGauges { service, active: None, share: None, pools }
+    ServiceGauges {
+        service,
+        active: None,
+        share: None,
+        held: None,
+        is_in_maintenance: false,
+        pools,
+    }
 }
 
 impl PoolSnapshot {

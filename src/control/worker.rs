@@ -11,12 +11,17 @@ use tracing::debug;
 use super::{
     audited::entry_of,
     catalog::Catalog,
-    change::{Actor, ChangeError, ChangeOutcome, ChangeRequest},
+    change::{Actor, Change, ChangeError, ChangeOutcome, ChangeRequest},
+    intake::IntakeChange,
+    intake_terms::RETRY,
     prepare::Prepared,
     reconcile::Reconciler,
     shared::{Applied, ControlShared},
 };
-use crate::store::{CommitError, State};
+use crate::{
+    model::ServiceName,
+    store::{CommitError, State},
+};
 
 /// The control task.
 #[derive(Debug)]
@@ -73,6 +78,10 @@ impl ControlTask {
                     self.shared.set_busy(Some(Instant::now()));
                     self.reconciler.refresh_pins(&self.shared);
                 }
+                () = self.reconciler.holds.due() => {
+                    self.shared.set_busy(Some(Instant::now()));
+                    self.check_holds().await;
+                }
                 changed = self.state.changed() => {
                     changed.map_err(|_| StoreClosed)?;
                     self.shared.set_busy(Some(Instant::now()));
@@ -89,7 +98,7 @@ impl ControlTask {
             let before = self.applied();
             let (mut next, catalog) = match self.shared.prepare_on(&before, &call)? {
                 Prepared::Known(done) => return Ok(done),
-                Prepared::Commit { next, catalog } => (next, catalog),
+                Prepared::Commit { next, catalog } => (*next, catalog),
             };
             let (expected, generation) = (before.state.revision, next.generation);
             let entry = entry_of(&call, &before.state, &next);
@@ -112,6 +121,24 @@ impl ControlTask {
                     is_there.map_err(|_| ChangeError::Stopping)?;
                 }
                 Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// Ends the holds of which the time is over, and forgets those that have let all of their requests go. The time of a
+    /// hold is over for its requests also if that cannot be written.
+    async fn check_holds(&mut self) {
+        let due = self.reconciler.holds.all_due();
+        let is_in_state = |it: &ServiceName| self.applied().state.holds.contains_key(it);
+        let (over, released): (Vec<_>, Vec<_>) = due.into_iter().partition(is_in_state);
+        self.reconciler.refresh_holds(&self.shared, &released);
+        for service in over {
+            let id = self.applied().state.holds.get(&service).map(|it| it.id);
+            let change = IntakeChange::Release { id, is_over: true };
+            let change = Change::Intake { service: service.clone(), change };
+            if let Err(error) = self.make(ChangeRequest::unconditional(change)).await {
+                debug!(%service, %error, "the end of a hold is not recorded yet");
+                self.reconciler.holds.delay(&service, RETRY);
             }
         }
     }

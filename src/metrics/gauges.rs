@@ -29,6 +29,10 @@ pub struct ServiceGauges {
     pub active: Option<Color>,
     /// The candidate of a gradual promotion, and its share of the clients in percent.
     pub share: Option<(Color, u8)>,
+    /// Requests that wait, if it is held.
+    pub held: Option<usize>,
+    /// Whether it is in maintenance.
+    pub is_in_maintenance: bool,
     /// Blue and green, in this order.
     pub pools: [PoolGauges; 2],
 }
@@ -93,8 +97,24 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
     let mut with_endpoint =
         Family::gauge("endpoint_in_flight", "Requests in flight to an endpoint");
     let mut connections = Family::gauge("endpoint_connections", "Open connections to an endpoint");
-    for ServiceGauges { service, active: answering, share, pools } in services {
+    let mut held = Family::gauge("held_requests", "Requests that wait while their service is held");
+    let mut maintenance = Family::gauge("maintenance", "1 for a service in maintenance");
+    for gauges in services {
+        let ServiceGauges {
+            service,
+            active: answering,
+            share,
+            held: waiting,
+            is_in_maintenance,
+            pools,
+        } = gauges;
         let service = ("service", service.as_str());
+        if let Some(waiting) = waiting {
+            held.add(&[service], waiting);
+        }
+        if *is_in_maintenance {
+            maintenance.add(&[service], 1);
+        }
         for (color, pool) in Color::BOTH.into_iter().zip(pools) {
             let PoolGauges { in_flight: inside, retries_left, is_panicking, endpoints, .. } = pool;
             let of_pool = [("color", color.as_str()), service];
@@ -142,6 +162,8 @@ pub(super) fn write(services: &[ServiceGauges], text: &mut String) {
         ejected,
         with_endpoint,
         connections,
+        held,
+        maintenance,
     ];
     for family in families {
         family.write(text);

@@ -42,6 +42,8 @@ pub struct Metrics {
     /// The series of the pools.
     of_pools: Arc<MetricFamilies>,
     preview_refused: IntCounterVec,
+    hold_requests: IntCounterVec,
+    maintenance_refused: IntCounterVec,
     turned_away: IntCounterVec,
     evicted: IntCounterVec,
     /// When the first certificate expires, in seconds since 1970; 0 without any.
@@ -186,6 +188,16 @@ impl Metrics {
                 "Public clients who asked for a color and were not given it for that",
                 &of_pool,
             )?,
+            hold_requests: counters(
+                "hold_requests_total",
+                "Requests that came while their service was held, by what became of them",
+                &["service", "result"],
+            )?,
+            maintenance_refused: counters(
+                "maintenance_refused_total",
+                "Requests that got 503 because their service was in maintenance",
+                &["service"],
+            )?,
             turned_away: counters(
                 "downstream_turned_away_total",
                 "Connections that came to no request, for want of a handshake, of the header of a \
@@ -278,6 +290,16 @@ impl Metrics {
         self.preview_refused.with_label_values(&[service, color.as_str()]).inc();
     }
 
+    /// Counts a request that came while its service was held. `result` is a word of a fixed list.
+    pub fn hold_request(&self, service: &ServiceName, result: &'static str) {
+        self.hold_requests.with_label_values(&[service.as_str(), result]).inc();
+    }
+
+    /// Counts a request that was refused because its service is in maintenance.
+    pub fn maintenance_refused(&self, service: &ServiceName) {
+        self.maintenance_refused.with_label_values(&[service.as_str()]).inc();
+    }
+
     /// Counts a connection without a request. `reason` is a word of a fixed list.
     pub fn turned_away(&self, reason: &'static str) {
         self.turned_away.with_label_values(&[reason]).inc();
@@ -347,6 +369,8 @@ impl Metrics {
             limited,
             streams_ended,
             &self.preview_refused,
+            &self.hold_requests,
+            &self.maintenance_refused,
         ] {
             forget(counters, &names);
         }

@@ -24,6 +24,8 @@ fn a_request_is_counted_under_its_pool_and_code() {
         service: web,
         active: Some(Color::Blue),
         share: None,
+        held: None,
+        is_in_maintenance: false,
         pools: [blue, PoolGauges::default()],
     };
     let text = metrics.show(Generation(7), true, &[shown]);

@@ -142,6 +142,12 @@ impl Socket {
         self.unread.is_none() && self.transport.check_reusable()
     }
 
+    /// Whether the peer has closed its sending side, or the connection, behind bytes that were not read. With a system call.
+    #[must_use]
+    pub fn has_hung_up(&self) -> bool {
+        self.transport.has_hung_up()
+    }
+
     /// Whether dropping the socket sends a reset. If the end of the connection is the end of the message, a client must
     /// not take a partial message for a complete one.
     pub fn set_reset_on_close(&self, is_reset: bool) {

@@ -2,11 +2,13 @@
 
 use std::{
     io::{self, IoSlice},
+    os::fd::AsFd,
     pin::Pin,
     task::{Context, Poll},
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -89,6 +91,21 @@ impl Transport {
                 }
             },
         }
+    }
+
+    /// Whether the peer has closed its sending side, or the connection. The runtime knows that only when everything before it
+    /// was read.
+    pub(super) fn has_hung_up(&self) -> bool {
+        let gone = PollFlags::RDHUP | PollFlags::HUP | PollFlags::ERR;
+        let descriptor = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.get_ref().0.as_fd(),
+        };
+        let mut polled = [PollFd::new(&descriptor, PollFlags::RDHUP)];
+        let now = Timespec { tv_sec: 0, tv_nsec: 0 };
+        let found = poll(&mut polled, Some(&now));
+        found.is_ok_and(|it| it > 0) && polled[0].revents().intersects(gone)
     }
 
     /// Whether dropping a TCP connection sends a reset.

@@ -65,6 +65,12 @@ pub enum ProxyError {
     /// A limit of requests in flight or the queue is full.
     #[error("overloaded; try again later")]
     Overloaded,
+    /// The service is held, and the request has no place, or Flipgate stops.
+    #[error("the service is held for a moment; try again in {0} s")]
+    Held(NonZeroU32),
+    /// The service is in maintenance.
+    #[error("the service is in maintenance; try again in {0} s")]
+    Maintenance(NonZeroU32),
     /// The client is over its rate.
     #[error("too many requests; try again in {0} s")]
     RateLimited(NonZeroU32),
@@ -135,7 +141,7 @@ impl ProxyError {
             Self::BodyTooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "http_request_error"),
             Self::PublicOnPreviewListener => (StatusCode::FORBIDDEN, "http_request_denied"),
             Self::NoRoute => (StatusCode::NOT_FOUND, "destination_not_found"),
-            Self::UnclearPreview | Self::NoEndpoint => {
+            Self::UnclearPreview | Self::NoEndpoint | Self::Held(_) | Self::Maintenance(_) => {
                 (StatusCode::SERVICE_UNAVAILABLE, "destination_unavailable")
             }
             Self::Overloaded | Self::Connect(ConnectReason::Limit | ConnectReason::Descriptors) => {
@@ -227,7 +233,9 @@ impl ProxyError {
     /// Seconds after which a retry makes sense.
     fn retry_after(self) -> Option<u32> {
         match self {
-            Self::RateLimited(seconds) => Some(seconds.get()),
+            Self::RateLimited(seconds) | Self::Held(seconds) | Self::Maintenance(seconds) => {
+                Some(seconds.get())
+            }
             _ if self.status().0 == StatusCode::SERVICE_UNAVAILABLE => Some(1),
             _ => None,
         }

@@ -200,6 +200,8 @@ mod tests {
             | ProxyError::NoEndpoint
             | ProxyError::Overloaded
             | ProxyError::RateLimited(_)
+            | ProxyError::Held(_)
+            | ProxyError::Maintenance(_)
             | ProxyError::Connect(_)
             | ProxyError::Closed
             | ProxyError::Protocol
@@ -238,6 +240,8 @@ mod tests {
             ProxyError::NoEndpoint,
             ProxyError::Overloaded,
             ProxyError::RateLimited(NonZeroU32::MIN),
+            ProxyError::Held(NonZeroU32::MIN),
+            ProxyError::Maintenance(NonZeroU32::MIN),
             ProxyError::Closed,
             ProxyError::Protocol,
             ProxyError::BodyIncomplete,

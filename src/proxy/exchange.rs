@@ -10,13 +10,16 @@
 //!               tunnel   next request              back to admitted if none of it was written
 //! ```
 
+use std::sync::Arc;
+
 use futures_util::future::Either;
 
 use super::{
     detached::Detached,
+    holding::ExchangeFuture,
     interim::SWITCHING,
     peer_cache::PeerCache,
-    received::{NextAction, receive},
+    received::{NextAction, NotReceived, receive},
     relay::AnsweredRequest,
     retries::forward,
     tunnel::extensions,
@@ -24,6 +27,7 @@ use super::{
     worker::Proxy,
 };
 use crate::{
+    continuity::Hold,
     downstream::{AfterExchange, ClientStream, HeadError},
     http1::RequestHead,
 };
@@ -38,9 +42,33 @@ pub(super) fn exchange<'a>(
     client: &'a mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
 ) -> impl Future<Output = AfterExchange<Detached>> + 'a {
-    let (mut admitted, next) = match receive(proxy, client, head) {
+    exchange_after(proxy, client, head, None)
+}
+
+/// Serves a request that this hold has let go.
+fn resume<'a>(
+    proxy: &'a Proxy,
+    client: &'a mut ClientStream<PeerCache>,
+    head: RequestHead,
+    released: &Arc<Hold>,
+) -> ExchangeFuture<'a> {
+    Box::pin(exchange_after(proxy, client, Ok(head), Some(released)))
+}
+
+fn exchange_after<'a>(
+    proxy: &'a Proxy,
+    client: &'a mut ClientStream<PeerCache>,
+    head: Result<RequestHead, HeadError>,
+    released: Option<&Arc<Hold>>,
+) -> impl Future<Output = AfterExchange<Detached>> + use<'a> {
+    let (mut admitted, next) = match receive(proxy, client, head, released) {
         Ok(admitted) => admitted,
-        Err(unrouted) => return Either::Left(async move { unrouted.answer(client).await }),
+        Err(NotReceived::Unrouted(unrouted)) => {
+            return Either::Left(Either::Left(async move { unrouted.answer(client).await }));
+        }
+        Err(NotReceived::Kept(kept)) => {
+            return Either::Left(Either::Right(kept.run(client, resume)));
+        }
     };
     Either::Right(async move {
         // The upstream connection is dropped at the end of this block, before an error response is written.

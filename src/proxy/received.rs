@@ -1,10 +1,14 @@
 //! The first phase of a request: its head was read, and there is no claim yet. It is admitted, or gets an error.
 
+use std::sync::Arc;
+
 use super::{
     admitted::{AdmittedRequest, RequestPermits, ServiceTerms},
     error::ProxyError,
     error_page::AcceptedFormats,
     headers::{FlipgateHeaders, RequestRewrite, put_request},
+    holding::KeptRequest,
+    intake::NotAdmitted,
     interim::InterimResponses,
     local_reply::{LocalReply, ReplyContext},
     peer_cache::PeerCache,
@@ -17,6 +21,7 @@ use super::{
     worker::{Proxy, RoutingDecision},
 };
 use crate::{
+    continuity::Hold,
     downstream::{AfterExchange, ClientStream, HeadError, Timeout},
     http1::{Framing, RequestHead},
     switch::ClaimOrigin,
@@ -38,6 +43,14 @@ pub(super) struct UnroutedRequest<'a> {
     answer: LocalReply,
 }
 
+/// A request that was not admitted.
+pub(super) enum NotReceived<'a> {
+    /// It gets an error.
+    Unrouted(UnroutedRequest<'a>),
+    /// Its service takes no requests now.
+    Kept(Box<KeptRequest<'a>>),
+}
+
 /// What happens to a request that was admitted. Its claim lasts until the response is written, also if that is one of
 /// Flipgate.
 pub(super) enum NextAction {
@@ -49,23 +62,26 @@ pub(super) enum NextAction {
     Signal(Box<SignalRequest>),
 }
 
-/// Decides on the head at the beginning of the unread bytes, and consumes it.
+/// Decides on the head at the beginning of the unread bytes, and consumes it, unless the request is kept back. `released` is
+/// the hold that has let it go, if it was held.
 pub(super) fn receive<'a>(
     proxy: &'a Proxy,
     client: &mut ClientStream<PeerCache>,
     head: Result<RequestHead, HeadError>,
-) -> Result<(AdmittedRequest<'a>, NextAction), UnroutedRequest<'a>> {
+    released: Option<&Arc<Hold>>,
+) -> Result<(AdmittedRequest<'a>, NextAction), NotReceived<'a>> {
     let record = RequestRecord::begin();
     match head {
         Ok(head) => {
             let (channel, connection) = client.split();
             let traits = RequestTraits::of(&head, channel);
             connection.arm(Timeout::Exchange);
-            ReceivedRequest { proxy, record, traits }.admit(client, &head)
+            ReceivedRequest { proxy, record, traits }.admit(client, &head, released)
         }
         Err(error) => {
             let received = ReceivedRequest { proxy, record, traits: RequestTraits::UNREAD };
-            Err(received.refuse(client, error.into(), Upload::empty(), None))
+            let unrouted = received.refuse(client, error.into(), Upload::empty(), None);
+            Err(NotReceived::Unrouted(unrouted))
         }
     }
 }
@@ -78,16 +94,23 @@ impl<'a> ReceivedRequest<'a> {
         self,
         client: &mut ClientStream<PeerCache>,
         head: &RequestHead,
-    ) -> Result<(AdmittedRequest<'a>, NextAction), UnroutedRequest<'a>> {
+        released: Option<&Arc<Hold>>,
+    ) -> Result<(AdmittedRequest<'a>, NextAction), NotReceived<'a>> {
         let (channel, connection) = client.split();
-        let decision = match self.proxy.admit(head, channel.unread(), connection) {
+        let decision = match self.proxy.admit(head, channel.unread(), connection, released) {
             Ok(decision) => decision,
-            Err(error) => {
+            Err(NotAdmitted::Kept(kept)) => {
+                let Self { proxy, record, traits } = self;
+                let kept = KeptRequest::new(proxy, record, traits, head.clone(), *kept);
+                return Err(NotReceived::Kept(Box::new(kept)));
+            }
+            Err(NotAdmitted::Error(error)) => {
                 let port = connection.peer().listener().https_redirect_port;
                 let port = port.filter(|_| error == ProxyError::Redirect);
                 let location = port.map(|it| location(head, channel.unread(), it));
                 let upload = Upload::to_discard(channel, head);
-                return Err(self.refuse(client, error, upload, location.as_deref()));
+                let unrouted = self.refuse(client, error, upload, location.as_deref());
+                return Err(NotReceived::Unrouted(unrouted));
             }
         };
         let Self { proxy, mut record, mut traits } = self;

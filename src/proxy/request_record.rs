@@ -87,6 +87,11 @@ impl RequestRecord {
         }
     }
 
+    /// Counts nothing: the request goes on with a record of its own.
+    pub(super) fn discard(&mut self) {
+        self.status = RecordedStatus::Counted;
+    }
+
     /// Counts the request. Does nothing after the first call. A request without a response is counted as 499, also if
     /// it was cut. `client` is asked for the address of the client, and whether a watch has counted the request as failed
     /// already.

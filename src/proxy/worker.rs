@@ -19,6 +19,7 @@ use super::{
     error::ProxyError,
     forwarded_chain::ForwardedInfo,
     forwarding::{Forwarding, Via},
+    intake::{NotAdmitted, check_intake},
     log_limiter::LogLimiter,
     max_forwards::hops_left,
     peer_cache::PeerCache,
@@ -28,6 +29,7 @@ use super::{
     view::{RequestView, RequestedColor, admit},
 };
 use crate::{
+    continuity::Hold,
     downstream::ClientConnection,
     http1::{FieldLines, FieldName, RequestHead, TargetForm},
     metrics::{Metrics, PoolMetrics},
@@ -151,33 +153,37 @@ impl Proxy {
         }
     }
 
-    /// Decides on a head and takes the claim. The only load of the table for this request.
+    /// Decides on a head and takes the claim. The only load of the table for this request. `released` is the hold that has
+    /// let it go, if it was held.
     pub(super) fn admit(
         &self,
         head: &RequestHead,
         bytes: &[u8],
         connection: &ClientConnection<PeerCache>,
-    ) -> Result<RoutingDecision, ProxyError> {
+        released: Option<&Arc<Hold>>,
+    ) -> Result<RoutingDecision, NotAdmitted> {
         let peer = connection.peer();
         if is_health_check(head, bytes) && peer.listener().health_checks {
-            return Err(ProxyError::Options);
+            return Err(ProxyError::Options.into());
         }
         let host = std::str::from_utf8(head.host(bytes)).ok().and_then(|it| Host::parse(it).ok());
         let host = host.ok_or(ProxyError::Malformed("the Host is not a name or an address"))?;
         if peer.tls().is_some_and(|it| !it.names.cover(host.as_str())) {
-            return Err(ProxyError::Misdirected);
+            return Err(ProxyError::Misdirected.into());
         }
         if peer.listener().https_redirect_port.is_some() {
-            return Err(ProxyError::Redirect);
+            return Err(ProxyError::Redirect.into());
         }
         let lines = head.fields.lines(bytes);
         if self.mark.is_on(lines) {
-            return Err(ProxyError::Loop);
+            return Err(ProxyError::Loop.into());
         }
         match hops_left(head, bytes) {
             Ok(None | Some(1..)) => {}
-            Ok(Some(0)) => return Err(ProxyError::Options),
-            Err(_) => return Err(ProxyError::Malformed("Max-Forwards is not one number")),
+            Ok(Some(0)) => return Err(ProxyError::Options.into()),
+            Err(_) => {
+                return Err(ProxyError::Malformed("Max-Forwards is not one number").into());
+            }
         }
         let has_internal_certificate = peer.tls().is_some_and(|it| it.makes_internal);
         let unclear = ProxyError::Malformed("the path is ambiguous");
@@ -212,6 +218,14 @@ impl Proxy {
             let (index, mut visit) = admit(rules, &view)?;
             let service = table.service_at(index);
             if let Some(terms) = service.terms()
+                && let (Some(intake), Visit::Active) = (&terms.intake, visit)
+                && !is_signal(service.side(service.active()).pool(), head, bytes)
+            {
+                let address = identity.address.unwrap_or(peer.address());
+                let client = (identity.audience == Audience::Public).then_some(address);
+                check_intake(intake, service.name(), &path, client, released)?;
+            }
+            if let Some(terms) = service.terms()
                 && visit == Visit::Active
                 && (terms.pins.is_some() || terms.share.is_some())
             {
@@ -241,9 +255,11 @@ impl Proxy {
                 rules.response_timeout,
                 of_service,
             ));
-            Ok::<_, ProxyError>(choice)
+            Ok::<_, NotAdmitted>(choice)
         });
-        if let (Err(ProxyError::PublicOnPreviewListener), Some(color)) = (&claim, listener) {
+        if let (Err(NotAdmitted::Error(ProxyError::PublicOnPreviewListener)), Some(color)) =
+            (&claim, listener)
+        {
             self.metrics.preview_refused("", color);
         }
         let claim = claim?;

@@ -5,6 +5,7 @@
 //! of a service has a default and stands at the top of its entry, where an older version keeps what it
 //! does not know.
 
+mod intake;
 mod pins;
 mod share;
 
@@ -12,7 +13,10 @@ use std::{collections::BTreeMap, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::pins::PinKeyData;
+pub(super) use self::{
+    intake::{HoldData, MaintenanceData},
+    pins::PinKeyData,
+};
 use self::{pins::PinsData, share::ShareData};
 use super::{
     audit_log::AuditLog,

@@ -9,10 +9,16 @@ use serde_json::value::RawValue;
 use super::{
     accepted::AcceptedCall,
     audit_log::AuditLog,
-    data::{AcceptedData, AuditData, ManifestData, PinKeyData, PromotionData, ServiceData},
+    data::{
+        AcceptedData, AuditData, HoldData, MaintenanceData, ManifestData, PinKeyData,
+        PromotionData, ServiceData,
+    },
     state::{EntryId, ManifestKey, PinKeyState, Promotion, Revision, ServiceState, State},
 };
-use crate::model::{Difference, Generation, ServiceName};
+use crate::{
+    continuity::{HoldTerm, Maintenance},
+    model::{Difference, Generation, ServiceName},
+};
 
 /// The kinds of entries that this version knows.
 const SERVICE: &str = "service";
@@ -20,6 +26,8 @@ const PROMOTION: &str = "promotion";
 const ACCEPTED: &str = "accepted";
 const MANIFEST: &str = "manifest";
 const PIN_KEY: &str = "pin_key";
+const HOLD: &str = "hold";
+const MAINTENANCE: &str = "maintenance";
 const AUDIT: &str = "audit";
 const AUDIT_LINE: &str = "audit_line";
 
@@ -72,6 +80,8 @@ impl Delta<'_> {
             accepted,
             manifests,
             pin_keys,
+            holds,
+            maintenance,
             audit,
             damaged: _,
             unknown,
@@ -104,6 +114,22 @@ impl Delta<'_> {
         let is_gone = |old: &&PinKeyState| pin_keys.iter().all(|it| it.key.id != old.key.id);
         let gone = before.pin_keys.iter().filter(is_gone);
         remove.extend(gone.map(|it| removed(PIN_KEY, &it.key.id.to_string())));
+        for difference in before.holds.differences(holds) {
+            match difference {
+                Difference::Added(name, term) | Difference::Changed(name, _, term) => {
+                    put.push(hold_entry(name, term));
+                }
+                Difference::Removed(name, _) => remove.push(removed(HOLD, name.as_str())),
+            }
+        }
+        for difference in before.maintenance.differences(maintenance) {
+            match difference {
+                Difference::Added(name, it) | Difference::Changed(name, _, it) => {
+                    put.push(maintenance_entry(name, it));
+                }
+                Difference::Removed(name, _) => remove.push(removed(MAINTENANCE, name.as_str())),
+            }
+        }
         for difference in before.audit.pending.differences(&audit.pending) {
             match difference {
                 Difference::Added(number, line) | Difference::Changed(number, _, line) => {
@@ -147,6 +173,8 @@ impl Delta<'_> {
                     }
                 }
                 PIN_KEY => state.pin_keys.retain(|it| it.key.id.to_string() != *key),
+                HOLD => drop(state.holds.remove(&*key)),
+                MAINTENANCE => drop(state.maintenance.remove(&*key)),
                 AUDIT_LINE => {
                     if let Ok(number) = key.parse::<u64>() {
                         state.audit.pending.remove(&number);
@@ -172,6 +200,8 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     entries.extend(accepted.map(|(place, it)| accepted_entry(it, place as u64)));
     entries.extend(state.manifests.iter().map(|(key, json)| manifest_entry(key, json)));
     entries.extend(state.pin_keys.iter().map(pin_key_entry));
+    entries.extend(state.holds.iter().map(|(name, term)| hold_entry(name, term)));
+    entries.extend(state.maintenance.iter().map(|(name, it)| maintenance_entry(name, it)));
     if state.audit.count > 0 {
         entries.push(audit_entry(&state.audit));
         let pending = state.audit.pending.iter();
@@ -243,6 +273,18 @@ fn put_entry(
             state.pin_keys.push(pin_key);
             state.pin_keys.sort_by_key(|it| it.key.id);
         }
+        HOLD => {
+            let name = key.parse::<ServiceName>().map_err(|error| wrong(&error))?;
+            let data: HoldData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            state.holds.insert(name, Arc::new(data.into()));
+        }
+        MAINTENANCE => {
+            let name = key.parse::<ServiceName>().map_err(|error| wrong(&error))?;
+            let data: MaintenanceData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            state.maintenance.insert(name, Arc::new(data.into()));
+        }
         AUDIT if key == LAST => {
             let data: AuditData =
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
@@ -305,6 +347,14 @@ fn manifest_entry(key: &ManifestKey, json: &str) -> StateEntry<'static> {
 
 fn pin_key_entry(state: &PinKeyState) -> StateEntry<'static> {
     entry(PIN_KEY, &state.key.id.to_string(), &PinKeyData::from(state))
+}
+
+fn hold_entry(name: &ServiceName, term: &HoldTerm) -> StateEntry<'static> {
+    entry(HOLD, name.as_str(), &HoldData::from(term))
+}
+
+fn maintenance_entry(name: &ServiceName, maintenance: &Maintenance) -> StateEntry<'static> {
+    entry(MAINTENANCE, name.as_str(), &MaintenanceData::from(maintenance))
 }
 
 fn audit_entry(audit: &AuditLog) -> StateEntry<'static> {

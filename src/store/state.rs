@@ -3,7 +3,7 @@
 use std::{fmt, sync::Arc, time::Duration};
 
 use super::{accepted::AcceptedCalls, audit_log::AuditLog};
-use crate::continuity::{PinKey, ShareSecret, Span};
+use crate::continuity::{HoldTerm, Maintenance, PinKey, ShareSecret, Span};
 use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
 
 /// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
@@ -29,6 +29,10 @@ pub struct State {
     pub manifests: VersionedMap<ManifestKey, Arc<str>>,
     /// The keys that sign pins, the oldest first.
     pub pin_keys: Vec<PinKeyState>,
+    /// The services that are held.
+    pub holds: VersionedMap<ServiceName, Arc<HoldTerm>>,
+    /// The services in maintenance.
+    pub maintenance: VersionedMap<ServiceName, Arc<Maintenance>>,
     /// The audit lines that are not known to be in a file, and the end of their chain.
     pub audit: AuditLog,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator

@@ -25,6 +25,7 @@ mod floors;
 mod forwarding;
 mod gates;
 mod health;
+mod holds;
 mod http2;
 mod http2_upstream;
 mod http2_wire;

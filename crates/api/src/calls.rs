@@ -9,7 +9,8 @@ use crate::{
     client::{Call, CallError, Caller},
     wire::{
         ApproveRequest, ConfirmRequest, DrainStatus, EndStreamsRequest, GateRequest, GateStatus,
-        PoolRequest, PromoteRequest, RollbackRequest, Status,
+        HoldRequest, MaintenanceRequest, PoolRequest, PromoteRequest, ReleaseRequest,
+        RollbackRequest, Status,
     },
 };
 
@@ -199,6 +200,52 @@ impl Caller {
     /// [`CallError`]; if it was refused, nothing has changed.
     pub async fn rotate_pin_keys(&self) -> Result<Status, CallError> {
         self.call(Call::post("/v1/pins/rotate", "{}".to_owned())).await
+    }
+
+    /// Holds new requests of a service: they wait, without a claim on any color.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if another caller holds the service.
+    pub async fn hold(&self, service: &str, request: &HoldRequest) -> Result<Status, CallError> {
+        self.call(Call::post(&format!("/v1/services/{service}/hold"), json(request))).await
+    }
+
+    /// Lets held requests go, in the order in which they came. Without a hold nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn release(
+        &self,
+        service: &str,
+        request: &ReleaseRequest,
+    ) -> Result<Status, CallError> {
+        self.call(Call::post(&format!("/v1/services/{service}/release"), json(request))).await
+    }
+
+    /// Answers new requests of a service with 503.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn begin_maintenance(
+        &self,
+        service: &str,
+        request: &MaintenanceRequest,
+    ) -> Result<Status, CallError> {
+        self.call(Call::post(&format!("/v1/services/{service}/maintenance"), json(request))).await
+    }
+
+    /// Takes new requests of a service again. Without maintenance nothing changes.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn end_maintenance(&self, service: &str) -> Result<Status, CallError> {
+        let path = format!("/v1/services/{service}/maintenance");
+        let call = Call::get(&path);
+        self.call(Call { method: Method::DELETE, ..call }).await
     }
 
     /// Ends the streams that a flip has left on `color`, or else on the color that is not active. Returns at once.

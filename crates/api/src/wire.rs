@@ -61,8 +61,104 @@ pub struct ServiceStatus {
     /// The gradual promotion in progress, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<ShareStatus>,
+    /// The hold of the service, while requests wait.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<HoldStatus>,
+    /// The maintenance of the service, while there is one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maintenance: Option<MaintenanceStatus>,
     /// The two pools, by color.
     pub pools: BTreeMap<String, PoolStatus>,
+}
+
+/// The hold of a service: new requests wait, without a claim on any color.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct HoldStatus {
+    /// Names the hold: a release can name it.
+    pub id: u64,
+    /// The caller that began it, as the audit log names it.
+    pub owner: String,
+    /// When it began, as RFC 3339.
+    pub since: String,
+    /// When it ends by itself, as RFC 3339.
+    pub until: String,
+    /// The time until it ends by itself, in milliseconds. 0 if it was released.
+    pub remaining_ms: u64,
+    /// Requests that wait.
+    pub waiting: u64,
+    /// How many requests may wait.
+    pub requests: u64,
+    /// Whether the hold is over, and its requests go one after the other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub releasing: bool,
+}
+
+/// The maintenance of a service: new requests get 503.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct MaintenanceStatus {
+    /// The caller that began it, as the audit log names it.
+    pub owner: String,
+    /// When it began, as RFC 3339.
+    pub since: String,
+    /// When clients should come again, in seconds.
+    pub retry_after_s: u32,
+    /// Whether internal clients are let through.
+    pub except_internal: bool,
+    /// The length of the page, in bytes. 0 if there is none.
+    pub page_bytes: u64,
+}
+
+/// A request to hold new requests of a service.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct HoldRequest {
+    /// For how long, such as `10s`; at most 5 minutes. The default is `hold.for` of the service.
+    #[serde(default, rename = "for", skip_serializing_if = "Option::is_none")]
+    pub length: Option<String>,
+    /// How many requests may wait, 1 to 10000. The default is `hold.requests` of the service.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requests: Option<u64>,
+    /// Also if another caller holds the service: replaces that hold. Needs the scope `admin` and a reason.
+    #[serde(default)]
+    pub force: bool,
+    /// The reason, for the log. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A request to let held requests go.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct ReleaseRequest {
+    /// Only this hold: if there is another one by now, nothing changes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<u64>,
+    /// The reason, for the log. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// A request to answer new requests of a service with 503.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(deny_unknown_fields)]
+pub struct MaintenanceRequest {
+    /// The page, in HTML, of at most 256 KiB. Without one, clients get the text of other errors.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub page: Option<String>,
+    /// When clients should come again, such as `60s`, the default; at most 24 hours.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after: Option<String>,
+    /// Let internal clients through.
+    #[serde(default)]
+    pub except_internal: bool,
+    /// The reason, for the log. At most 1024 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// One pool.

@@ -1,6 +1,9 @@
+use std::time::Duration;
+
 use super::{plan as plan_for, *};
 use crate::{
-    control::ServiceSpec,
+    continuity::HoldSettings,
+    control::{IntakeChange, ServiceSpec},
     model::{Endpoint, Generation, OwnAddress, OwnAddressKind},
 };
 
@@ -29,6 +32,7 @@ fn catalog(services: &[(&str, &[&str], &[&str])]) -> Catalog {
                 watch: None,
                 pins: None,
                 share: Arc::default(),
+                hold: HoldSettings::default(),
                 active: Blue,
                 blue: spec(blue),
                 green: spec(green),
@@ -205,4 +209,66 @@ fn a_damaged_service_waits_for_an_operator_who_says_what_is_active() {
         let next = plan(&state, &catalog, &promote).expect("whichever it is");
         assert_eq!((active(&next, "web"), next.damaged.len()), (color, 0));
     }
+}
+
+fn intake(
+    state: &State,
+    (name, change): (&str, IntakeChange),
+    by: &str,
+    now_ms: u64,
+) -> Result<State, Vec<RefusalReason>> {
+    let (_, catalog) = two();
+    let service = name.parse().expect("a name");
+    let actor = Actor {
+        name: by.to_owned(),
+        address: "10.0.0.1:5".to_owned(),
+        uid: None,
+        is_authenticated: true,
+    };
+    let call = ChangeRequest {
+        actor: Some(actor),
+        ..ChangeRequest::unconditional(Change::Intake { service, change })
+    };
+    plan_for(state, &catalog, &OwnAddresses::default(), &call, now_ms)
+}
+
+fn hold_of_seconds(seconds: u64, force: bool) -> IntakeChange {
+    IntakeChange::Hold { length: Some(Duration::from_secs(seconds)), places: None, force }
+}
+
+#[test]
+fn a_hold_keeps_its_id_for_its_owner_and_another_caller_needs_force() {
+    let (state, _) = two();
+    let held = intake(&state, ("web", hold_of_seconds(10, false)), "ci", 1000).expect("free");
+    assert_eq!((held.generation, &held.services), (state.generation, &state.services));
+    let term = held.holds["web"].clone();
+    assert_eq!((&*term.owner, term.until_ms, term.places), ("ci", 11_000, 1000));
+    let longer = intake(&held, ("web", hold_of_seconds(60, false)), "ci", 5000).expect("own");
+    let extended = &longer.holds["web"];
+    assert_eq!((extended.id, extended.began_ms, extended.set_ms), (term.id, 1000, 5000));
+    assert_eq!(extended.until_ms, 65_000);
+    let refused = problems(intake(&held, ("web", hold_of_seconds(60, false)), "bo", 5000));
+    let until = "1970-01-01T00:00:11Z".to_owned();
+    assert_eq!(refused, [ReasonKind::HeldByOther { owner: "ci".to_owned(), until }]);
+    let forced = intake(&held, ("web", hold_of_seconds(60, true)), "bo", 5000).expect("forced");
+    assert_eq!((&*forced.holds["web"].owner, forced.holds["web"].began_ms), ("bo", 5000));
+    // A hold that is over is not in the way.
+    let later = intake(&held, ("web", hold_of_seconds(10, false)), "bo", 11_000);
+    assert_eq!(&*later.expect("it is over").holds["web"].owner, "bo");
+}
+
+#[test]
+fn a_release_ends_the_hold_that_it_means_and_otherwise_changes_nothing() {
+    let (state, _) = two();
+    let release = |id| IntakeChange::Release { id, is_over: false };
+    let held = intake(&state, ("web", hold_of_seconds(10, false)), "ci", 0).expect("free");
+    let id = held.holds["web"].id;
+    assert_eq!(intake(&state, ("web", release(None)), "bo", 0).as_ref(), Ok(&state));
+    assert_eq!(intake(&held, ("web", release(Some(id + 1))), "bo", 0).as_ref(), Ok(&held));
+    assert_eq!(intake(&held, ("api", release(None)), "bo", 0).as_ref(), Ok(&held));
+    for id in [None, Some(id)] {
+        assert_eq!(intake(&held, ("web", release(id)), "bo", 0).as_ref(), Ok(&state));
+    }
+    let unknown = problems(intake(&state, ("shop", release(None)), "bo", 0));
+    assert_eq!(unknown, [ReasonKind::UnknownService]);
 }

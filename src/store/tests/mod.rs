@@ -18,7 +18,10 @@ use super::{
     recovery::{Recovered, recover},
     state::{Promotion, Revision, ServiceState, State},
 };
-use crate::model::{Color, Endpoint, Generation, PoolSpec, ServiceName};
+use crate::{
+    continuity::{HoldTerm, Maintenance},
+    model::{Color, Endpoint, Generation, PoolSpec, ServiceName},
+};
 
 /// A journal on a simulated disk; the test is its other thread.
 struct Bench {
@@ -120,6 +123,13 @@ fn step(before: &State, number: u64) -> State {
         _ => state.blue.served = !state.blue.served,
     }
     next.services.insert(service.clone(), Arc::new(state));
+    match number % 5 {
+        0 => drop(next.holds.insert(service.clone(), Arc::new(hold(number)))),
+        1 => drop(next.maintenance.insert(service.clone(), Arc::new(maintenance(number)))),
+        2 => drop(next.holds.remove(&service)),
+        3 => drop(next.maintenance.remove(&service)),
+        _ => {}
+    }
     if number.is_multiple_of(2) {
         next.promotion = Arc::new(Promotion {
             services: vec![service],
@@ -132,6 +142,18 @@ fn step(before: &State, number: u64) -> State {
         next.accepted.put(AcceptedCall { key, fingerprint, generation, at });
     }
     next
+}
+
+fn hold(number: u64) -> HoldTerm {
+    let (began_ms, set_ms, until_ms) = (number, number + 1, number + 10_000);
+    HoldTerm { id: number, owner: "ci".into(), began_ms, set_ms, until_ms, places: 100 }
+}
+
+fn maintenance(number: u64) -> Maintenance {
+    let page = number.is_multiple_of(2).then(|| "<p>\"soon\"</p>".into());
+    let retry_after = Maintenance::RETRY_AFTER;
+    let except_internal = number.is_multiple_of(4);
+    Maintenance { owner: "uid 7".into(), since_ms: number, page, retry_after, except_internal }
 }
 
 /// The states that so many changes lead through, from the empty one.

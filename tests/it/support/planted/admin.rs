@@ -49,6 +49,8 @@ impl Proxy {
                 share: None,
                 watch: None,
                 confirm_by: None,
+                hold: None,
+                maintenance: None,
                 pools: pools.into(),
             }
         };
