@@ -76,6 +76,11 @@ impl MissingResponse {
     ) -> Box<Self> {
         Box::new(Self { response, head, missing })
     }
+
+    /// The response, as it came.
+    pub(super) fn into_parts(self) -> (UpstreamResponse, ResponseHead) {
+        (self.response, self.head)
+    }
 }
 
 impl AdmittedRequest<'_> {
@@ -120,13 +125,13 @@ impl AdmittedRequest<'_> {
     pub(super) fn ask_other(
         &mut self,
         client: &mut ClientStream<PeerCache>,
-        missing: MissingResponse,
-    ) -> Result<Box<FirstResponse>, (UpstreamResponse, ResponseHead)> {
-        let MissingResponse { response, head, missing } = missing;
-        let Some(claim) = self.claim_other(missing) else {
+        missing: Box<MissingResponse>,
+    ) -> Result<Box<FirstResponse>, Box<MissingResponse>> {
+        let Some(claim) = self.claim_other(missing.missing) else {
             self.headers.is_missing = true;
-            return Err((response, head));
+            return Err(missing);
         };
+        let MissingResponse { response, head, missing: _ } = *missing;
         self.note_success(head.status);
         let (origin, version) = ((claim.color(), claim.generation()), claim.pool().version_id());
         let aside = self.claim.set_aside(claim, &self.proxy.shard);

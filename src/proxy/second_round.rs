@@ -32,12 +32,12 @@ impl AdmittedRequest<'_> {
         }
         match answer {
             Ok(response) => Ok(Some(response)),
-            Err(Unrelayed::Missing(missing)) => match self.ask_other(client, *missing) {
+            Err(Unrelayed::Missing(missing)) => match self.ask_other(client, missing) {
                 Ok(aside) => {
                     *first = Some(aside);
                     Ok(None)
                 }
-                Err(response) => Ok(Some(response)),
+                Err(missing) => Ok(Some(missing.into_parts())),
             },
             // At most once: a request that was rescued is not rescued again.
             Err(Unrelayed::Failure(failure)) if self.rescue(&failure, client.split().1) => Ok(None),

@@ -262,10 +262,7 @@ mod tests {
             LedgerSummary { requests: 0, tunnels: 1, oldest: Some(20), ..LedgerSummary::default() }
         );
         drop(late);
-        assert_eq!(
-            inside(),
-            LedgerSummary::default()
-        );
+        assert_eq!(inside(), LedgerSummary::default());
         assert_eq!(ledger.summary(&[side(there)]).oldest, Some(5));
     }
 
