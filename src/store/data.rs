@@ -7,9 +7,11 @@
 
 mod intake;
 mod pins;
+mod pools;
 mod share;
+mod watches;
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,17 +19,19 @@ pub(super) use self::{
     intake::{HoldData, MaintenanceData},
     pins::PinKeyData,
 };
-use self::{pins::PinsData, share::ShareData};
+use self::{
+    pins::PinsData,
+    pools::PoolData,
+    share::ShareData,
+    watches::{ConfirmationData, WatchData},
+};
 use super::{
     audit_log::AuditLog,
-    state::{Approval, Confirmation, PoolState, Promotion, ServiceState, WatchState},
+    state::{Approval, PoolState, Promotion, ServiceState},
 };
 use crate::{
     audit::LineHash,
-    model::{
-        Color, Endpoint, Generation, Link, PoolSpec, Protocol, ProxyProtocol, ServiceName,
-        UpstreamTls, WeightedEndpoint,
-    },
+    model::{Color, Generation, ServiceName},
 };
 
 #[derive(Clone, Copy, Debug, Deserialize, Serialize)]
@@ -77,26 +81,6 @@ struct SetByData {
     green: Option<String>,
 }
 
-#[derive(Debug, Deserialize, Serialize)]
-struct WatchData {
-    generation: u64,
-    /// In milliseconds of Unix time.
-    until: u64,
-    services: Vec<String>,
-    #[serde(default)]
-    failures_before: u64,
-    #[serde(default)]
-    requests_before: u64,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-struct ConfirmationData {
-    generation: u64,
-    /// In milliseconds of Unix time.
-    until: u64,
-    services: Vec<String>,
-}
-
 /// The manifest of a pool, as the text that the application sent.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ManifestData {
@@ -116,70 +100,6 @@ pub(super) struct AuditData {
     /// Commits that had only lines of refused calls.
     #[serde(default, skip_serializing_if = "is_zero")]
     refusal_commits: u64,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct PoolData {
-    file: SpecData,
-    runtime: Option<SpecData>,
-    served: bool,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields)]
-struct SpecData {
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    version: Option<String>,
-    #[serde(default)]
-    endpoints: Vec<EndpointData>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    link: Option<LinkData>,
-}
-
-#[derive(Debug, Deserialize, Serialize)]
-#[serde(untagged)]
-enum EndpointData {
-    Plain(String),
-    Weighted { address: String, weight: u16 },
-}
-
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-struct LinkData {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    protocol: Option<ProtocolData>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tls: Option<TlsData>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    proxy_protocol: Option<ProxyProtocolData>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum ProtocolData {
-    Http1,
-    H2,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
-#[serde(rename_all = "lowercase")]
-enum ProxyProtocolData {
-    V1,
-    V2,
-}
-
-#[derive(Debug, Default, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, default)]
-struct TlsData {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    ca: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    cert: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    key: Option<PathBuf>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    server_name: Option<String>,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -304,42 +224,6 @@ impl SetByData {
     }
 }
 
-impl From<&WatchState> for WatchData {
-    fn from(watch: &WatchState) -> Self {
-        let WatchState { generation, until, services, before } = watch;
-        let (failures_before, requests_before) = *before;
-        let services = services.iter().map(ToString::to_string).collect();
-        Self { generation: generation.0, until: *until, services, failures_before, requests_before }
-    }
-}
-
-impl TryFrom<WatchData> for WatchState {
-    type Error = String;
-
-    fn try_from(data: WatchData) -> Result<Self, String> {
-        let WatchData { generation, until, services, failures_before, requests_before } = data;
-        let before = (failures_before, requests_before);
-        Ok(Self { generation: Generation(generation), until, services: names(services)?, before })
-    }
-}
-
-impl From<&Confirmation> for ConfirmationData {
-    fn from(confirmation: &Confirmation) -> Self {
-        let Confirmation { generation, until, services } = confirmation;
-        let services = services.iter().map(ToString::to_string).collect();
-        Self { generation: generation.0, until: *until, services }
-    }
-}
-
-impl TryFrom<ConfirmationData> for Confirmation {
-    type Error = String;
-
-    fn try_from(data: ConfirmationData) -> Result<Self, String> {
-        let ConfirmationData { generation, until, services } = data;
-        Ok(Self { generation: Generation(generation), until, services: names(services)? })
-    }
-}
-
 impl From<&AuditLog> for AuditData {
     fn from(log: &AuditLog) -> Self {
         // The lines are entries of their own.
@@ -380,113 +264,6 @@ impl From<ApprovalData> for Approval {
     fn from(data: ApprovalData) -> Self {
         let ApprovalData { color, by, at, authenticated } = data;
         Self { color: color.into(), by: by.into(), at, is_authenticated: authenticated }
-    }
-}
-
-impl From<&PoolState> for PoolData {
-    fn from(state: &PoolState) -> Self {
-        // The others stand at the top of the entry, where older versions keep them.
-        let PoolState { file, runtime, served, set_by: _, pins_since: _, retired_at: _ } = state;
-        Self { file: file.into(), runtime: runtime.as_ref().map(Into::into), served: *served }
-    }
-}
-
-impl TryFrom<PoolData> for PoolState {
-    type Error = String;
-
-    fn try_from(data: PoolData) -> Result<Self, String> {
-        let PoolData { file, runtime, served } = data;
-        let runtime = runtime.map(TryInto::try_into).transpose()?;
-        Ok(Self { runtime, served, ..Self::new(file.try_into()?) })
-    }
-}
-
-impl From<&PoolSpec> for SpecData {
-    fn from(spec: &PoolSpec) -> Self {
-        let PoolSpec { version, endpoints, link } = spec;
-        Self {
-            version: version.as_ref().map(ToString::to_string),
-            endpoints: endpoints.iter().map(Into::into).collect(),
-            link: Some(link).filter(|it| !it.is_default()).map(Into::into),
-        }
-    }
-}
-
-impl TryFrom<SpecData> for PoolSpec {
-    type Error = String;
-
-    fn try_from(data: SpecData) -> Result<Self, String> {
-        let SpecData { version, endpoints, link } = data;
-        let version = version.map(|it| it.parse()).transpose().map_err(str::to_owned)?;
-        let endpoints = endpoints.into_iter().map(WeightedEndpoint::try_from);
-        let endpoints = endpoints.collect::<Result<Vec<_>, _>>()?;
-        Ok(Self { version, endpoints, link: link.map(Into::into).unwrap_or_default() })
-    }
-}
-
-impl From<&WeightedEndpoint> for EndpointData {
-    fn from(weighted: &WeightedEndpoint) -> Self {
-        let WeightedEndpoint { endpoint, weight } = weighted;
-        match weight {
-            1 => Self::Plain(endpoint.to_string()),
-            _ => Self::Weighted { address: endpoint.to_string(), weight: *weight },
-        }
-    }
-}
-
-impl TryFrom<EndpointData> for WeightedEndpoint {
-    type Error = String;
-
-    fn try_from(data: EndpointData) -> Result<Self, String> {
-        let (address, weight) = match data {
-            EndpointData::Plain(address) => (address, 1),
-            EndpointData::Weighted { address, weight } => (address, weight),
-        };
-        let endpoint = address.parse::<Endpoint>().map_err(|error| error.to_string())?;
-        Self::new(endpoint, weight.into())
-            .ok_or_else(|| format!("`{address}`: a weight is 1 to {}", Self::MAX))
-    }
-}
-
-impl From<&Link> for LinkData {
-    fn from(link: &Link) -> Self {
-        let Link { protocol, tls, proxy_protocol } = link;
-        Self {
-            protocol: protocol.map(|it| match it {
-                Protocol::Http1 => ProtocolData::Http1,
-                Protocol::H2 => ProtocolData::H2,
-            }),
-            tls: Some(tls).filter(|it| **it != UpstreamTls::default()).map(|it| {
-                let UpstreamTls { ca, cert, key, server_name } = it.clone();
-                TlsData { ca, cert, key, server_name }
-            }),
-            proxy_protocol: proxy_protocol.map(|it| match it {
-                ProxyProtocol::V1 => ProxyProtocolData::V1,
-                ProxyProtocol::V2 => ProxyProtocolData::V2,
-            }),
-        }
-    }
-}
-
-impl From<LinkData> for Link {
-    fn from(data: LinkData) -> Self {
-        let LinkData { protocol, tls, proxy_protocol } = data;
-        Self {
-            protocol: protocol.map(|it| match it {
-                ProtocolData::Http1 => Protocol::Http1,
-                ProtocolData::H2 => Protocol::H2,
-            }),
-            tls: tls
-                .map(|it| {
-                    let TlsData { ca, cert, key, server_name } = it;
-                    UpstreamTls { ca, cert, key, server_name }
-                })
-                .unwrap_or_default(),
-            proxy_protocol: proxy_protocol.map(|it| match it {
-                ProxyProtocolData::V1 => ProxyProtocol::V1,
-                ProxyProtocolData::V2 => ProxyProtocol::V2,
-            }),
-        }
     }
 }
 
