@@ -164,6 +164,7 @@ pub(super) mod tests {
 
     pub(crate) fn short(due: u64, ended: u64) -> Request {
         Request {
+            transaction: 0,
             id: due,
             service: 0,
             kind: Kind::Short,
@@ -176,6 +177,7 @@ pub(super) mod tests {
             head: ended,
             ended,
             active_at: 0,
+            moved: 0,
         }
     }
 

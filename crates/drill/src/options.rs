@@ -178,6 +178,12 @@ impl Mix {
         unreachable!("a place is below the sum of the weights")
     }
 
+    /// Whether it has transactions, for which the services of a demo have pins.
+    #[must_use]
+    pub fn has_transactions(&self) -> bool {
+        Kind::ALL.into_iter().any(|it| it.is_transaction() && self.has(it))
+    }
+
     /// Whether it has a kind.
     #[must_use]
     pub fn has(&self, kind: Kind) -> bool {

@@ -67,6 +67,16 @@ pub(super) fn check_steps(
                 options.duration
             ));
         }
+        let has_transactions = options.mix.as_ref().is_some_and(Mix::has_transactions);
+        let ends_pins = matches!(
+            step,
+            Step::Rollback(_) | Step::Replace(..) | Step::Refuse(_) | Step::Guard(..)
+        );
+        if has_transactions && ends_pins {
+            return usage(format!(
+                "`{step}` ends transactions: use it without scan and page in --mix"
+            ));
+        }
         match step {
             Step::Flip(names) if !names.is_empty() && is_for_all => {
                 return usage(

@@ -26,6 +26,10 @@ pub enum Kind {
     RefusedPreview,
     /// A short request in which a tester asks for a color. The proxy must obey.
     Preview,
+    /// A call of a transaction: ten calls of one client, which one version must answer.
+    Scan,
+    /// A page, or one of its assets, which only the version of the page has.
+    Page,
 }
 
 /// How a request ended.
@@ -64,6 +68,8 @@ pub enum Outcome {
 pub(crate) struct Request {
     /// Its number, which the application knows, too.
     pub id: u64,
+    /// The number of the first request of its transaction; 0 if it belongs to none.
+    pub transaction: u64,
     /// The index of its service.
     pub service: u8,
     /// Its kind.
@@ -86,6 +92,8 @@ pub(crate) struct Request {
     pub ended: u64,
     /// A time at which the application was certainly still handling it; 0 if none is known.
     pub active_at: u64,
+    /// When the proxy closed it with the request to connect again; 0 if it did not.
+    pub moved: u64,
 }
 
 /// The result of a flip.
@@ -275,6 +283,8 @@ pub(crate) struct History {
     pub kills: Vec<Kill>,
     /// The steps with a color that failed on purpose.
     pub trials: Vec<Trial>,
+    /// For how long transactions may stay on a replaced color, in nanoseconds. `None` if the proxy has no pins.
+    pub pin_age: Option<u64>,
     /// Samples of the requests in flight.
     pub in_flight: Vec<InFlightSample>,
     /// The service and the color of each application that the drill started.
@@ -301,6 +311,11 @@ impl Request {
         let Self { began, received, head, .. } = *self;
         if received >= began && received <= head { received } else { head }
     }
+
+    /// Whether it goes on with a transaction, so that it may get a replaced color.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.transaction != 0 && self.transaction != self.id
+    }
 }
 
 // === impl EventGaps ===
@@ -325,7 +340,7 @@ impl EventGaps {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Short,
         Self::Pair,
         Self::Download,
@@ -334,6 +349,8 @@ impl Kind {
         Self::Sse,
         Self::RefusedPreview,
         Self::Preview,
+        Self::Scan,
+        Self::Page,
     ];
 
     /// The name, as in `--mix`.
@@ -348,6 +365,8 @@ impl Kind {
             Self::Sse => "sse",
             Self::RefusedPreview => "refused-preview",
             Self::Preview => "preview",
+            Self::Scan => "scan",
+            Self::Page => "page",
         }
     }
 
@@ -355,6 +374,12 @@ impl Kind {
     #[must_use]
     pub fn is_long(self) -> bool {
         matches!(self, Self::Download | Self::Upload | Self::Ws | Self::Sse)
+    }
+
+    /// Whether it belongs to a transaction.
+    #[must_use]
+    pub fn is_transaction(self) -> bool {
+        matches!(self, Self::Scan | Self::Page)
     }
 
     /// Whether a proxy may retry it on another endpoint.

@@ -182,6 +182,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         event_gaps,
         kills,
         trials,
+        pin_age: target.pin_age(),
         in_flight,
         instances,
         arrived,

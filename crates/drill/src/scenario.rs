@@ -149,7 +149,9 @@ impl ScenarioRunner {
         let last = log.flips.len().checked_sub(1)?;
         let flip = &log.flips[last];
         let is_good = flip.outcome == FlipOutcome::Acknowledged && flip.called >= from;
-        (self.reports_drains() && is_good).then_some(last)
+        // Pins hold a color for longer than flips should pause: the last flip is waited for.
+        let may_pause = self.reports_drains() && self.target.pin_age().is_none();
+        (may_pause && is_good).then_some(last)
     }
 
     /// Waits for the first step that need not pause any longer: the `drained` events of its flip have come. Pending for

@@ -9,7 +9,7 @@ use super::{
     color::Color,
     connector::Connector,
     error::DrillError,
-    options::{self, Options},
+    options::{self, Mix, Options},
     processes::{Processes, free_address},
     program::Program,
     record::{Kind, Outcome},
@@ -40,11 +40,16 @@ pub(super) struct DemoProxy {
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
     /// Whether the services have a gate and a watch.
     pub(super) has_gates: bool,
+    /// Whether the services have pins and asset fallback, and close WebSockets after a flip.
+    pub(super) has_pins: bool,
 }
 
 /// The timeout for the first response of a proxy that the drill started, and of one that was running before.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const RUNNING_TIMEOUT: Duration = Duration::from_secs(3);
+
+/// How long pins of a demo are valid: longer than a page loads its assets.
+pub(super) const PIN_AGE: Duration = Duration::from_secs(12);
 
 /// The names of the services of a demo.
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
@@ -97,6 +102,7 @@ impl Target {
                 .steps
                 .iter()
                 .any(|it| matches!(it.step, Step::Refuse(_) | Step::Guard(..))),
+            has_pins: options.mix.as_ref().is_some_and(Mix::has_transactions),
         };
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
@@ -117,6 +123,12 @@ impl Target {
             names,
             demo: Some(demo),
         })
+    }
+
+    /// How long transactions may stay on a replaced color, in nanoseconds. `None` if that is not known.
+    pub(super) fn pin_age(&self) -> Option<u64> {
+        let has_pins = self.demo.as_ref().is_some_and(|it| it.has_pins);
+        has_pins.then(|| u64::try_from(PIN_AGE.as_nanos()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn names(&self) -> &[String] {
@@ -247,7 +259,7 @@ async fn url_connector(
 
 /// The configuration of a demo. Two versions of it, with different limits of bodies, alternate at reloads.
 pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
-    let DemoProxy { file: _, socket, state, listen, services, has_gates } = demo;
+    let DemoProxy { file: _, socket, state, listen, services, has_gates, has_pins } = demo;
     let mut text = format!(
         "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
          [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",
@@ -271,6 +283,15 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
             // All public clients of the drill have one address.
             text.push_str(
                 "watch = { for = \"10m\", clients = 1 }\ngate.smoke = [{ path = \"/whoami\" }]\n",
+            );
+        }
+        if *has_pins {
+            let _ = write!(
+                text,
+                "pin = {{ start = [\"document\", \"path:/traffic/scan\"], max_age = \"{}s\" }}\n\
+                 assets = {{ prefixes = [\"/traffic/asset\"] }}\n\
+                 drain.websocket = {{ patience = \"200ms\", spread = \"300ms\", close = 1012 }}\n",
+                PIN_AGE.as_secs(),
             );
         }
     }

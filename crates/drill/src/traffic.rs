@@ -1,6 +1,7 @@
 //! The kinds of requests: what each sends, and the response that it must get.
 
 mod messages;
+mod transactions;
 
 use std::{
     cell::{Cell, RefCell},
@@ -32,7 +33,11 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{Instant, timeout};
 use tokio_tungstenite::{
     WebSocketStream,
-    tungstenite::{Message, handshake::client::generate_key, protocol::Role},
+    tungstenite::{
+        Message,
+        handshake::client::generate_key,
+        protocol::{Role, frame::coding::CloseCode},
+    },
 };
 
 /// The sizes and the duration of streams.
@@ -108,6 +113,12 @@ impl ThreadClients {
     /// Sends a request of a kind, which was due at `due`, and records its outcome. If dropped, nothing is recorded.
     pub(super) async fn run(self: Rc<Self>, kind: Kind, due: u64) {
         let service = self.random.borrow_mut().usize(..self.addresses.len());
+        match kind {
+            Kind::Scan => return self.scan(service, due).await,
+            Kind::Page => return self.page(service, due).await,
+            Kind::Ws => return self.websockets(service, due).await,
+            _ => {}
+        }
         self.run_one(kind, service, due).await;
         if kind == Kind::Pair {
             let other = (service + 1) % self.addresses.len();
@@ -126,13 +137,33 @@ impl ThreadClients {
         let mut request = self.request(kind, service, due);
         let limit = RESPONSE_TIMEOUT + self.sizes.stream_time;
         let end = timeout(limit, Box::pin(self.attempt(&mut request, service))).await;
-        request.outcome = match end {
-            Ok(Ok(())) => Outcome::Complete,
-            Ok(Err(outcome)) => outcome,
-            Err(_) => Outcome::TimedOut,
-        };
+        self.end(request, end.unwrap_or(Err(Outcome::TimedOut)));
+    }
+
+    /// Records how a request has ended.
+    fn end(&self, mut request: Request, end: Result<(), Outcome>) {
+        request.outcome = end.err().unwrap_or(Outcome::Complete);
         request.ended = now_ns();
         self.record(request);
+    }
+
+    /// A WebSocket for the time of a stream. If the proxy asks for it, the client connects again, and goes on with the
+    /// first message that has no echo.
+    async fn websockets(&self, service: usize, mut due: u64) {
+        let (began, mut number) = (Instant::now(), 0);
+        let (connector, _) = &self.addresses[service].public;
+        loop {
+            let mut request = self.request(Kind::Ws, service, due);
+            let limit = RESPONSE_TIMEOUT + self.sizes.stream_time;
+            let stream = Box::pin(self.websocket(connector, &mut request, began, &mut number));
+            let end = timeout(limit, stream).await.unwrap_or(Err(Outcome::TimedOut));
+            let is_moved = request.moved != 0 && end.is_ok();
+            self.end(request, end);
+            if !is_moved {
+                return;
+            }
+            due = now_ns();
+        }
     }
 
     fn request(&self, kind: Kind, service: usize, due: u64) -> Request {
@@ -140,6 +171,7 @@ impl ThreadClients {
         self.next_id.set(id + 1);
         Request {
             id,
+            transaction: 0,
             service: u8::try_from(service).unwrap_or(u8::MAX),
             kind,
             outcome: Outcome::Complete,
@@ -151,6 +183,7 @@ impl ThreadClients {
             head: 0,
             ended: now,
             active_at: 0,
+            moved: 0,
         }
     }
 
@@ -163,13 +196,16 @@ impl ThreadClients {
         let ServiceAddresses { public, tester } = &self.addresses[service];
         let (connector, idle) = if request.kind == Kind::Preview { tester } else { public };
         match request.kind {
-            Kind::Ws => self.websocket(connector, request).await,
             Kind::Upload => self.upload(connector, idle, request).await,
             Kind::Download => self.download(connector, idle, request).await,
             Kind::Sse => self.event_stream(connector, idle, request).await,
-            Kind::Short | Kind::Pair | Kind::RefusedPreview | Kind::Preview => {
-                short(connector, idle, request).await
-            }
+            Kind::Short
+            | Kind::Pair
+            | Kind::RefusedPreview
+            | Kind::Preview
+            | Kind::Ws
+            | Kind::Scan
+            | Kind::Page => short(connector, idle, request).await,
         }
     }
 
@@ -277,8 +313,15 @@ impl ThreadClients {
         Ok(())
     }
 
-    /// A WebSocket on a new HTTP/1.1 connection: a message and its echo at each interval, and a closing handshake.
-    async fn websocket(&self, connector: &Connector, request: &mut Request) -> Result<(), Outcome> {
+    /// A WebSocket on a new HTTP/1.1 connection: a message and its echo at each interval since `began`, from number `next`
+    /// on, and a closing handshake. The proxy may close it between two messages.
+    async fn websocket(
+        &self,
+        connector: &Connector,
+        request: &mut Request,
+        began: Instant,
+        next: &mut u32,
+    ) -> Result<(), Outcome> {
         let own = Connector { protocol: Protocol::Http1, ..connector.clone() };
         let mut sender = own.open().await?;
         let http_request = own
@@ -301,27 +344,35 @@ impl ThreadClients {
         let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Outcome::Truncated)?;
         let io = TokioIo::new(upgraded);
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
-        let began = Instant::now();
-        for number in 0.. {
+        loop {
+            let number = *next;
             let at = CHUNK_INTERVAL * number;
             if at > self.sizes.stream_time {
                 break;
             }
             tokio::time::sleep_until(began + at).await;
             let sent = now_ns();
-            socket.send(Message::text(number.to_string())).await.map_err(|_| Outcome::Truncated)?;
+            let is_sent = socket.send(Message::text(number.to_string())).await;
             let echo = loop {
                 match socket.next().await {
                     Some(Ok(Message::Text(text))) => break text,
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
+                    Some(Ok(Message::Close(Some(close)))) if is_move(close.code) => {
+                        request.moved = now_ns();
+                        // The library answers it with the next flush.
+                        let _ = socket.flush().await;
+                        return Ok(());
+                    }
                     _ => return Err(Outcome::Truncated),
                 }
             };
+            is_sent.map_err(|_| Outcome::Truncated)?;
             // The echo proves that the application handled the WebSocket after this message was sent.
             request.active_at = sent;
             if payload_of(&echo, color, instance.as_deref())? != number.to_string() {
                 return Err(Outcome::Corrupted);
             }
+            *next += 1;
         }
         socket.close(None).await.map_err(|_| Outcome::Truncated)?;
         // The closing handshake. How the connection ends after it does not matter.
@@ -334,6 +385,11 @@ impl ThreadClients {
             }
         }
     }
+}
+
+/// Whether a client that gets this code connects again: RFC 6455, section 7.4.1, and the registry of codes.
+fn is_move(code: CloseCode) -> bool {
+    matches!(code, CloseCode::Restart | CloseCode::Away)
 }
 
 /// The first of a trillion numbers that no other thread of this process uses.

@@ -79,6 +79,17 @@ impl<'a> Excuses<'a> {
         })
     }
 
+    /// Whether a color may have had no endpoint for a request of a transaction that began there, since the drill had killed
+    /// one. A pin to a color without an endpoint that is up is void.
+    pub(super) fn may_have_lost_its_color(&self, request: &Request, color: Color) -> bool {
+        self.history.kills.iter().any(|kill| match kill.process {
+            KilledProcess::Proxy => false,
+            KilledProcess::Upstream { service, color: killed, .. } => {
+                (service, killed) == (request.service, color) && kill.from <= request.ended
+            }
+        })
+    }
+
     /// Whether a request was in flight when a process was killed that it may have reached, so that a retry is right.
     pub(super) fn may_be_repeated(&self, request: &Request) -> bool {
         self.kills_during(request).any(|kill| match kill.process {
@@ -166,8 +177,9 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>)
 /// What the responses to public clients show of the routing table.
 pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<RegisterRead> {
     let requests = history.requests.iter().enumerate();
-    // The color of a preview is the choice of the tester.
-    let public = requests.filter(|(_, it)| it.kind != Kind::Preview && it.head != 0);
+    // The color of a preview is the choice of the tester, and that of a transaction is decided by its first request.
+    let public =
+        requests.filter(|(_, it)| it.kind != Kind::Preview && !it.goes_on() && it.head != 0);
     let reads = public.filter_map(|(index, it)| {
         let Request { service, began, .. } = *it;
         Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.routed() })

@@ -7,6 +7,7 @@ use super::{
     Finding, FlipCounts, Promise, Verdict, Violation,
     analysis::{self, Excuses},
     register::{self, RegisterRead, conflicts},
+    transactions::is_missing_asset,
 };
 use crate::color::Color;
 
@@ -29,6 +30,7 @@ pub(crate) fn check_history(history: &History) -> Verdict {
     checker.check_drains();
     checker.check_flips();
     checker.check_trials();
+    checker.check_transactions();
     let Checker { mut findings, mut violations, excused, flips, .. } = checker;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
@@ -115,6 +117,18 @@ impl Checker<'_> {
                 if matches!(request.kind, Kind::Download | Kind::Upload) {
                     whole.finding.checked += 1;
                 }
+            }
+            if is_missing_asset(request) {
+                // Checked as `whole_page`.
+                continue;
+            }
+            if request.moved != 0 && !self.may_move(request) {
+                let text = format!(
+                    "{}: closed by the proxy, although no flip has replaced its color",
+                    self.request_name(request)
+                );
+                kept.break_at(request.moved, text);
+                continue;
             }
             let broken = match request.outcome {
                 // Checked as `private`.
@@ -300,6 +314,10 @@ impl Checker<'_> {
                 0 | 1 => continue,
                 _ => "reached the applications more than once",
             };
+            // The color of the asset got it, and before that the one that does not have it.
+            if times == 2 && self.may_fall_back(request) {
+                continue;
+            }
             if times > 1 && self.excuses.may_be_repeated(request) {
                 once.finding.excused += 1;
             } else {

@@ -21,6 +21,9 @@ use crate::color::Color;
 /// delay of the drill's own timer is added.
 pub(crate) const BOUND: u64 = 500_000_000;
 
+/// The proxy counts the time of pins in milliseconds of another clock: 20 ms, in nanoseconds.
+const CLOCK: u64 = 20_000_000;
+
 /// Until an event is received, a busy machine must run three tasks: the end of the request, the event, its receiver.
 const DELAY_FACTOR: u64 = 3;
 
@@ -106,8 +109,26 @@ impl Checker<'_> {
             let key = (period.service, period.color);
             let ends = ends.get(&key).unwrap_or(&nothing.0);
             let events = events.get(&key).unwrap_or(&nothing.1);
-            self.check_event(&period, ends.of(&period), events, builder);
+            let last_end = ends.of(&period).max(self.pins_end(&period));
+            self.check_event(&period, last_end, events, builder);
         }
+    }
+
+    /// When the pins of transactions that began before a flip end; 0 if there are none. A pin is valid for as long after the
+    /// flip, however long its transaction takes.
+    fn pins_end(&self, period: &InactivePeriod<'_>) -> u64 {
+        let Some(age) = self.history.pin_age else { return 0 };
+        period.flip.acknowledged.saturating_add(age)
+    }
+
+    /// Whether a transaction with a pin began on a color before its flip, so that it must not be drained before its pins
+    /// have ended.
+    fn is_pinned(&self, period: &InactivePeriod<'_>) -> bool {
+        self.history.requests.iter().any(|it| {
+            (it.kind, it.service, it.color) == (Kind::Scan, period.service, Some(period.color))
+                && it.outcome == Outcome::Complete
+                && it.ended < period.flip.called
+        })
     }
 
     /// Checks the event of one flip, after which the last request ended at `last_end`.
@@ -138,6 +159,17 @@ impl Checker<'_> {
         builder.finding.checked += 1;
         let pool = format!("{} {color}", self.history.services[usize::from(*service)]);
         let called = self.format_time(flip.called);
+        if let (Some(age), Some(received)) = (self.history.pin_age, received)
+            && received.saturating_add(CLOCK) < flip.called.saturating_add(age)
+            && self.is_pinned(period)
+        {
+            let text = format!(
+                "the `drained` event of {pool} after the flip called at {called} came {} before its pins could end",
+                format_millis(flip.called.saturating_add(age) - received),
+            );
+            builder.break_at(received, text);
+            return;
+        }
         match received {
             Some(received) => {
                 let late = received.saturating_sub(last_end);

@@ -4,6 +4,7 @@ mod analysis;
 mod checker;
 mod drains;
 pub mod register;
+mod transactions;
 mod trials;
 
 use std::collections::HashSet;
@@ -35,6 +36,10 @@ pub enum Promise {
     Gated,
     /// A color that turns bad after its promotion is rolled back.
     Guarded,
+    /// One version answers all calls of a transaction.
+    Pinned,
+    /// A page gets all of its assets, from its version.
+    WholePage,
 }
 
 /// The result of the check of a promise.
@@ -101,7 +106,7 @@ pub struct FlipCounts {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::Answered,
         Self::Register,
         Self::Together,
@@ -113,6 +118,8 @@ impl Promise {
         Self::Acknowledged,
         Self::Gated,
         Self::Guarded,
+        Self::Pinned,
+        Self::WholePage,
     ];
 
     /// The name, for people and programs.
@@ -130,6 +137,8 @@ impl Promise {
             Self::Acknowledged => "acknowledged",
             Self::Gated => "gated",
             Self::Guarded => "guarded",
+            Self::Pinned => "pinned",
+            Self::WholePage => "whole_page",
         }
     }
 
@@ -146,17 +155,19 @@ impl Promise {
             Self::Whole => "bodies and trailers arrive as they were sent",
             Self::Kept => {
                 "WebSockets, downloads, uploads and event streams end, complete, on the color and endpoint on which they \
-                 began"
+                 began; after a flip, the proxy may close WebSockets between two messages"
             }
             Self::Private => {
                 "public clients get no color before it is active; testers get the color that they ask for"
             }
             Self::Drained => {
-                "a color is reported as drained after the end of its last request, and within 500 ms"
+                "a color is reported as drained after the end of its last request and of its pins, and within 500 ms"
             }
             Self::Acknowledged => "every flip succeeds while the proxy runs",
             Self::Gated => "the promotion of a bad color is refused, and no public client gets it",
             Self::Guarded => "a color that turns bad after its promotion is rolled back",
+            Self::Pinned => "one version answers all calls of a transaction, also after a flip",
+            Self::WholePage => "a page gets all of its assets, from its version",
         }
     }
 }

@@ -58,6 +58,8 @@ pub(super) fn request(
         head,
         ended,
         active_at: 0,
+        moved: 0,
+        transaction: 0,
     }
 }
 
@@ -81,7 +83,10 @@ fn a_good_history_is_clean_and_every_promise_is_checked() {
     assert!(verdict.is_clean() && verdict.violations.is_empty(), "{verdict:?}");
     let unchecked: Vec<_> =
         verdict.findings.iter().filter(|it| it.checked == 0).map(|it| it.promise).collect();
-    assert_eq!(unchecked, [Promise::Together, Promise::Gated, Promise::Guarded]);
+    assert_eq!(
+        unchecked,
+        [Promise::Together, Promise::Gated, Promise::Guarded, Promise::Pinned, Promise::WholePage]
+    );
     assert_eq!(verdict.findings.len(), Promise::ALL.len());
 }
 

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use self::faults::FaultSwitch;
+pub(crate) use self::traffic::asset_name;
 pub use self::{
     clock::now_ns,
     content::{Content, digest},

@@ -40,6 +40,8 @@ pub(super) async fn respond(
         "/upload" => upload(request).await,
         "/events" => events(identity, Duration::from_millis(millis)),
         "/ws" => websocket::respond(identity, request),
+        "/scan" | "/page" => private(short(id)),
+        kind if kind.starts_with("/asset/") => asset(identity, &kind["/asset/".len()..], id),
         _ => with_status(StatusCode::NOT_FOUND, format!("there is no kind of traffic {kind}\n")),
     }
 }
@@ -49,6 +51,34 @@ fn short(id: u64) -> Response<Body> {
     let mut response = Response::new(http_body_util::Full::from(bytes).boxed_unsync());
     response.headers_mut().insert(ENDED, HeaderValue::from(now_ns()));
     response
+}
+
+/// A response that no shared cache may keep, so that it may set cookies.
+fn private(mut response: Response<Body>) -> Response<Body> {
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// An asset, which only applications of its color have.
+fn asset(identity: &SampleIdentity, name: &str, id: u64) -> Response<Body> {
+    let number = name.strip_prefix("part").and_then(|it| it.split_once('.')).map(|it| it.0);
+    let number = number.and_then(|it| it.parse::<u64>().ok());
+    if number.is_none_or(|it| asset_name(&identity.color, it) != name) {
+        let text = format!("{} has no asset {name}\n", identity.color);
+        return with_status(StatusCode::NOT_FOUND, text);
+    }
+    let mut response = short(id);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/javascript"));
+    let forever = HeaderValue::from_static("public, max-age=31536000, immutable");
+    headers.insert(header::CACHE_CONTROL, forever);
+    response
+}
+
+/// The name of an asset of a color: with a hash, as a build tool names it.
+pub(crate) fn asset_name(color: &str, number: u64) -> String {
+    let hash = xxhash_rust::xxh3::xxh3_64(format!("{color} {number}").as_bytes());
+    format!("part{number}.{hash:016x}.js")
 }
 
 /// The body of the number `id` in equal chunks over a time, with its digest and the instance in trailers.

@@ -138,7 +138,8 @@ impl ScenarioRunner {
             }
         };
         // The checks find events that are still missing.
-        let _ = timeout(LAST_DRAINS_TIMEOUT, waiting).await;
+        let pins = Duration::from_nanos(self.target.pin_age().unwrap_or_default());
+        let _ = timeout(LAST_DRAINS_TIMEOUT + pins, waiting).await;
         let why = self.events_error.borrow().clone().filter(|_| self.reports_drains());
         if let Some(why) = why {
             self.record_failure(now_ns(), format!("cannot receive events: {why}"));
