@@ -135,6 +135,18 @@ async fn a_good_proxy_keeps_every_promise() {
     assert!(report["drains"]["events"].as_u64() > Some(2), "{report:#}");
 }
 
+/// The small proxy has no pins and no asset fallback.
+#[tokio::test]
+async fn a_proxy_that_mixes_the_versions_of_a_transaction_is_found() {
+    let mix = "short=80,scan=10,page=10";
+    let (report, code) = drill(Fault::None, mix, &["--flip-every=400ms"]).await;
+    assert_eq!(code, Some(1), "{report:#}");
+    assert_eq!(broken(&report), ["pinned", "whole_page"], "{report:#}");
+    for promise in ["answered", "register", "once", "whole"] {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
+}
+
 #[tokio::test]
 async fn untested_promises_are_unchecked_not_held() {
     let (report, code) = drill(Fault::None, "preview=1", &["--step=at 1s flip"]).await;
@@ -163,6 +175,34 @@ fn bad_colors_are_refused_and_rolled_back() {
     let cost = guarded["cost"].as_u64().expect("a number");
     assert!((4..500).contains(&cost), "{report:#}");
     assert!(report["requests"]["excused"].as_u64() >= Some(cost), "{report:#}");
+}
+
+#[test]
+fn transactions_stay_on_their_version_and_websockets_move() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let mix = "--mix=short=40,pair=10,ws=10,sse=4,refused-preview=3,preview=3,scan=10,page=10";
+    let load = ["--duration=5s", "--warm-up=100ms", "--rate=50", "--stream-time=1s", "--json"];
+    let flips = ["drill", "--demo", "--services=2", "--flip-every=1s", mix, &report];
+    let output = process::run(&[&flips[..], &load].concat());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(output.status.code(), Some(0), "{report:#}");
+    for promise in [
+        "answered",
+        "register",
+        "together",
+        "once",
+        "whole",
+        "kept",
+        "private",
+        "drained",
+        "acknowledged",
+        "pinned",
+        "whole_page",
+    ] {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
 }
 
 #[tokio::test]
@@ -340,6 +380,7 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
             "there is no service shop; the services are web",
         ),
         (&["--demo", "--mix=long=1"], "there is no kind `long`"),
+        (&["--demo", "--mix=scan=1", "--step=at 1s rollback web"], "ends transactions"),
         (&["--demo", "--step=at 31s flip"], "never due"),
         (&["--demo", "--flip-every=30s"], "never due"),
         (&["--demo", "--step=at 1s promote web=blue web=green"], "each service once"),

@@ -312,6 +312,16 @@ impl Request {
         if received >= began && received <= head { received } else { head }
     }
 
+    /// Whether it is for an asset of a page.
+    pub(crate) fn is_asset(&self) -> bool {
+        self.kind == Kind::Page && self.goes_on()
+    }
+
+    /// Whether a color says that it does not have the asset.
+    pub(crate) fn is_missing_asset(&self) -> bool {
+        self.is_asset() && self.outcome == Outcome::ErrorStatus(404)
+    }
+
     /// Whether it goes on with a transaction, so that it may get a replaced color.
     pub(crate) fn goes_on(&self) -> bool {
         self.transaction != 0 && self.transaction != self.id

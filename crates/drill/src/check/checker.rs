@@ -7,7 +7,6 @@ use super::{
     Finding, FlipCounts, Promise, Verdict, Violation,
     analysis::{self, Excuses},
     register::{self, RegisterRead, conflicts},
-    transactions::is_missing_asset,
 };
 use crate::color::Color;
 
@@ -118,7 +117,7 @@ impl Checker<'_> {
                     whole.finding.checked += 1;
                 }
             }
-            if is_missing_asset(request) {
+            if request.is_missing_asset() {
                 // Checked as `whole_page`.
                 continue;
             }

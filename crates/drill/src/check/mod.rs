@@ -195,4 +195,6 @@ mod drains_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
+mod transactions_tests;
+#[cfg(test)]
 mod trials_tests;

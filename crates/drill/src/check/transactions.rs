@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::record::{FlipOutcome, Kind, Outcome, Request},
+    super::record::{FlipOutcome, Kind, Request},
     Promise,
     checker::{Checker, FindingBuilder},
 };
@@ -26,7 +26,7 @@ impl Checker<'_> {
                 Kind::Page => &mut whole_page,
                 _ => &mut pinned,
             };
-            let is_missing = is_missing_asset(request);
+            let is_missing = request.is_missing_asset();
             if request.color.is_none() && !is_missing {
                 // There is no response of an application: checked as `answered`.
                 continue;
@@ -73,9 +73,8 @@ impl Checker<'_> {
 
     /// Whether an asset may have been asked of both colors: a flip was made since its page began to load.
     pub(super) fn may_fall_back(&self, request: &Request) -> bool {
-        let is_asset = request.kind == Kind::Page && request.goes_on();
         let page = self.history.requests.iter().find(|it| it.id == request.transaction);
-        is_asset
+        request.is_asset()
             && page.is_some_and(|page| {
                 self.history.flips.iter().any(|flip| {
                     let is_own = flip.changes.iter().any(|it| it.0 == request.service);
@@ -83,12 +82,6 @@ impl Checker<'_> {
                 })
             })
     }
-}
-
-/// Whether a color says that it does not have the asset of a page.
-pub(super) fn is_missing_asset(request: &Request) -> bool {
-    let is_asset = request.kind == Kind::Page && request.goes_on();
-    is_asset && request.outcome == Outcome::ErrorStatus(404)
 }
 
 fn found(request: &Request) -> &'static str {
