@@ -162,3 +162,39 @@ async fn a_candidate_that_is_taken_back_is_drained_when_its_last_request_has_end
     assert_eq!(proxy.call("GET", path, "", "").await.json()["drained"], true);
     eventually("the event", async || proxy.events("drained").len() == 1).await;
 }
+
+#[tokio::test]
+async fn a_repeated_rollback_does_not_bring_back_the_candidate() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    // Green was active before, so that there is a way back to it.
+    proxy.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "blue")]).await;
+    promote(&proxy, &[50, 100], json!({})).await;
+    let rollback = async || proxy.call("POST", "/v1/rollback", "", "{}").await.status;
+    assert_eq!(rollback().await, 200);
+    assert_eq!(rollback().await, 409, "there is nothing to take back");
+    assert_eq!(proxy.status().await["services"]["web"]["active"], "blue");
+    assert!(clients(&proxy, 5).await.iter().all(|it| it.1 == "blue"));
+}
+
+#[tokio::test]
+async fn a_service_that_joins_a_promotion_in_progress_moves_the_same_clients() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .service_of("api", "web.test", "/api", &[blue.address], &[green.address])
+        .start();
+    promote(&proxy, &[50, 100], json!({})).await;
+    let both = json!({"services": {"web": "green", "api": "green"}});
+    promote(&proxy, &[50, 100], both).await;
+    for client in 0..30 {
+        let cookie = format!("Cookie: flipgate_share={client:016x}\r\n");
+        let ask = async |path: &str| {
+            let mut client = proxy.public().await;
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n{cookie}\r\n")).await;
+            client.answer().await.text()
+        };
+        assert_eq!(ask("/").await, ask("/api").await, "{cookie}");
+    }
+}
