@@ -156,6 +156,12 @@ impl Hold {
         });
     }
 
+    /// Whether it was begun with this term.
+    #[must_use]
+    pub fn has_begun(&self, term: &HoldTerm) -> bool {
+        self.held().term == *term
+    }
+
     /// Ends the hold: requests go one after the other, at a bounded rate, and new ones behind them.
     pub fn release(&self, now: Instant) {
         self.change(|it| it.queue.release(now));

@@ -52,7 +52,8 @@ impl TermsFactory<'_> {
         let is_over = |term: &HoldTerm| term.left(self.now_ms).is_zero();
         let hold = match (term, old) {
             (Some(term), Some(old)) => {
-                if maintenance.is_none() {
+                // Maintenance lets the requests of a hold go, but a new end of the hold counts.
+                if maintenance.is_none() || !old.has_begun(term) {
                     old.begin(term, || self.now + term.left(self.now_ms), self.now);
                 }
                 Some(Arc::clone(old))
