@@ -202,6 +202,12 @@ impl Hold {
         }
     }
 
+    /// Whether a request was let go before the hold began anew, and is not admitted yet. It passes the hold.
+    #[must_use]
+    pub fn is_letting_go(&self) -> bool {
+        self.held().queue.is_letting_go()
+    }
+
     /// The time after which a refused request should come again: when the hold is over, and its queue is empty.
     #[must_use]
     pub fn retry_after(&self, now: Instant) -> Duration {

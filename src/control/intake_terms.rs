@@ -148,6 +148,12 @@ impl LiveHolds {
         }
     }
 
+    /// Whether the hold of a service lets a request go at this moment.
+    pub(super) fn is_letting_go(&self, name: &ServiceName) -> bool {
+        let hold = self.live.get(name).and_then(|it| it.hold.as_ref());
+        hold.is_some_and(|it| it.is_letting_go())
+    }
+
     /// Looks at a hold again at that time.
     pub(super) fn delay(&mut self, name: &ServiceName, by: Duration) {
         if let Some(live) = self.live.get_mut(name) {

@@ -206,13 +206,14 @@ impl Reconciler {
         self.holds.settle(&applied.state);
     }
 
-    /// Waits until no request reads an earlier table, so that none is admitted by it any more: at most a moment, unless a
-    /// worker gets no time on a processor. Cancel-safe.
-    pub(super) async fn wait_for_readers(&mut self) {
+    /// Waits until this hold of a service is in effect: no request is admitted any more by an earlier table, nor as one that
+    /// an earlier hold has let go. At most a moment, unless a worker gets no time on a processor. Cancel-safe.
+    pub(super) async fn wait_for_hold(&mut self, service: &ServiceName) {
         let until = Instant::now() + READERS_MAX;
         loop {
             self.earlier.retain(|it| it.strong_count() > 0);
-            if self.earlier.is_empty() || Instant::now() >= until {
+            let is_in_effect = self.earlier.is_empty() && !self.holds.is_letting_go(service);
+            if is_in_effect || Instant::now() >= until {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(1)).await;

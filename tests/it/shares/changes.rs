@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{application, clients, get, of, percent, promote, share};
-use crate::support::{TestProxy, Upstream, eventually};
+use crate::support::{Process, TestProxy, Upstream, eventually, process};
 
 #[tokio::test]
 async fn the_status_says_where_it_is_and_the_candidate_is_not_safe_to_stop() {
@@ -197,4 +197,35 @@ async fn a_service_that_joins_a_promotion_in_progress_moves_the_same_clients() {
         };
         assert_eq!(ask("/").await, ask("/api").await, "{cookie}");
     }
+}
+
+#[tokio::test]
+async fn a_service_that_a_reload_removes_does_not_stop_the_others() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = process::write_config(folder.path(), 0, &blue, &green);
+    let text = std::fs::read_to_string(&config).expect("it is readable");
+    let settings = "watch = { requests = 5, clients = 1 }\nshare = { by = \"header:X-User\" }\n";
+    let pools = format!(
+        "blue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n",
+        blue.address, green.address
+    );
+    let api = format!("[service.api]\nhosts = [\"api.test\"]\n{pools}");
+    std::fs::write(&config, format!("{text}{settings}{api}")).expect("it is writable");
+    let process = Process::start_with(folder.path(), &config).await;
+    let steps = ["promote", "web=green", "api=green", "--steps", "50,100", "--step-for", "1s"];
+    assert_eq!(process.cli(&steps).status.code(), Some(0));
+    std::fs::write(&config, format!("{text}{settings}")).expect("it is writable");
+    assert_eq!(process.cli(&["reload"]).status.code(), Some(0));
+    let mut client = process.public().await;
+    let mut user = 0;
+    eventually("web is green", async || {
+        for _ in 0..10 {
+            user += 1;
+            client.ask("/", &format!("X-User: {user}\r\n")).await;
+            client.answer().await;
+        }
+        process.status()["services"]["web"]["active"] == "green"
+    })
+    .await;
 }
