@@ -201,7 +201,7 @@ pub(super) async fn reload(
     Extension(actor): Extension<Actor>,
 ) -> Result<Response, ApiError> {
     (context.api.reload)(actor).await?;
-    status_response(&context, None).await
+    status_response(&context, Scope::Admin, None).await
 }
 
 /// `force` overrides safety checks: it needs the scope `admin`, and a reason if the call has one.
@@ -273,6 +273,10 @@ impl PendingCall<'_> {
             let (verb, request, before) = words;
             idempotency(key, verb, request, &before)
         });
+        let scope = match change {
+            Change::Approve { .. } => Scope::Approve,
+            _ => Scope::Promote,
+        };
         let named = named(&change);
         let attempted = AttemptedChange { action: change.action(), reason: reason.clone() };
         let actor = Some(actor);
@@ -297,7 +301,7 @@ impl PendingCall<'_> {
         };
         let done = made.map_err(|it| it.about(attempted))?;
         let is_repeated = done.is_replayed;
-        let mut response = status_response(context, Some((done, named))).await?;
+        let mut response = status_response(context, scope, Some((done, named))).await?;
         if is_repeated {
             let repeated = HeaderValue::from_static("true");
             response.headers_mut().insert("idempotent-replayed", repeated);

@@ -8,7 +8,11 @@ use axum::{
 };
 use flipgate_api::wire::Status;
 
-use super::{Api, problem::ApiError, settings::AdminSettings};
+use super::{
+    Api,
+    problem::ApiError,
+    settings::{AdminSettings, Scope},
+};
 use crate::{
     control::ChangeOutcome,
     model::{Color, ServiceName},
@@ -27,9 +31,10 @@ const SHOWN_MAX: usize = 100;
 
 /// Responds with the current status, or the status after a change. The latter has the generation that the change led
 /// to. With many services, it shows only those of the change, so that the flip of one does not wait for a snapshot of
-/// all.
+/// all. A caller with this scope sees it.
 pub(super) async fn status_response(
     context: &Context,
+    scope: Scope,
     after: Option<(ChangeOutcome, Vec<ServiceName>)>,
 ) -> Result<Response, ApiError> {
     let (control, release) = (context.api.control.clone(), context.api.release.clone());
@@ -60,6 +65,9 @@ pub(super) async fn status_response(
             control.store_health();
         let mut status = Status { read_only, write_refused, audit_refused: audit, ..status };
         add_progress(&mut status, &release);
+        if !scope.allows(Scope::Promote) {
+            hide_tokens(&mut status);
+        }
         let body = serde_json::to_vec(&status).expect("texts and numbers only");
         (status.generation, body)
     };
@@ -73,6 +81,13 @@ pub(super) async fn status_response(
     let headers =
         [(header::ETAG, tag), (header::CONTENT_TYPE, json), (header::CACHE_CONTROL, no_store)];
     Ok((headers, body).into_response())
+}
+
+/// Removes the tokens that let their holders go to a candidate.
+fn hide_tokens(status: &mut Status) {
+    for share in status.services.values_mut().filter_map(|it| it.share.as_mut()) {
+        share.first_token = None;
+    }
 }
 
 /// Adds how the watches in progress stand.

@@ -18,6 +18,7 @@ use super::{
     connections::{AdminConnection, WaitingCall},
     context::{Context, parse_color, status_response},
     problem::ApiError,
+    settings::Scope,
     stream::stream,
 };
 use crate::{control::DrainGoal, model::ServiceName};
@@ -25,12 +26,15 @@ use crate::{control::DrainGoal, model::ServiceName};
 /// The longest wait for a drain.
 const WAIT_MAX: Duration = Duration::from_secs(3600);
 
-/// The status of all services.
+/// The status of all services. `first_token` is only shown to the scopes `promote` and `admin`.
 #[utoipa::path(get, path = "/v1/status", responses(
     (status = 200, body = Status, headers(("ETag" = String, description = "the generation"))),
 ))]
-pub(super) async fn status(State(context): State<Context>) -> Result<Response, ApiError> {
-    status_response(&context, None).await
+pub(super) async fn status(
+    State(context): State<Context>,
+    Extension(scope): Extension<Scope>,
+) -> Result<Response, ApiError> {
+    status_response(&context, scope, None).await
 }
 
 #[derive(Debug, Deserialize)]

@@ -156,6 +156,12 @@ impl Hold {
         });
     }
 
+    /// Whether it was begun with this term.
+    #[must_use]
+    pub fn has_begun(&self, term: &HoldTerm) -> bool {
+        self.held().term == *term
+    }
+
     /// Ends the hold: requests go one after the other, at a bounded rate, and new ones behind them.
     pub fn release(&self, now: Instant) {
         self.change(|it| it.queue.release(now));
@@ -194,6 +200,12 @@ impl Hold {
             }
             EnterResult::Wait | EnterResult::Full => Entry::Refused,
         }
+    }
+
+    /// Whether a request was let go before the hold began anew, and is not admitted yet. It passes the hold.
+    #[must_use]
+    pub fn is_letting_go(&self) -> bool {
+        self.held().queue.is_letting_go()
     }
 
     /// The time after which a refused request should come again: when the hold is over, and its queue is empty.

@@ -39,6 +39,14 @@ pub enum IntakeChange {
 // === impl IntakeChange ===
 
 impl IntakeChange {
+    /// Whether new requests are not admitted after it.
+    pub(super) fn keeps_requests(&self) -> bool {
+        match self {
+            Self::Hold { .. } | Self::BeginMaintenance { .. } => true,
+            Self::Release { .. } | Self::EndMaintenance => false,
+        }
+    }
+
     /// The change for the audit log.
     pub(super) fn action(&self, service: &ServiceName) -> String {
         match self {

@@ -52,7 +52,8 @@ impl TermsFactory<'_> {
         let is_over = |term: &HoldTerm| term.left(self.now_ms).is_zero();
         let hold = match (term, old) {
             (Some(term), Some(old)) => {
-                if maintenance.is_none() {
+                // Maintenance lets the requests of a hold go, but a new end of the hold counts.
+                if maintenance.is_none() || !old.has_begun(term) {
                     old.begin(term, || self.now + term.left(self.now_ms), self.now);
                 }
                 Some(Arc::clone(old))
@@ -145,6 +146,12 @@ impl LiveHolds {
             };
             live.due = now + left;
         }
+    }
+
+    /// Whether the hold of a service lets a request go at this moment.
+    pub(super) fn is_letting_go(&self, name: &ServiceName) -> bool {
+        let hold = self.live.get(name).and_then(|it| it.hold.as_ref());
+        hold.is_some_and(|it| it.is_letting_go())
     }
 
     /// Looks at a hold again at that time.

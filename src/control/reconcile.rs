@@ -6,7 +6,7 @@
 use std::{
     collections::HashMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering::Relaxed},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures_util::{StreamExt, future::join_all, stream::FuturesUnordered};
@@ -57,6 +57,9 @@ pub(super) struct Reconciler {
 
 /// A reference for each drain of a color that is waited for, and one more.
 type WatchedDrains = HashMap<(ServiceName, Color), Arc<()>>;
+
+/// The longest wait for requests that read an earlier table.
+const READERS_MAX: Duration = Duration::from_secs(1);
 
 /// Removed services that are forgotten together.
 const FORGOTTEN_TOGETHER: usize = 1000;
@@ -201,6 +204,20 @@ impl Reconciler {
             self.replace_entries(shared, &applied, seen, entries);
         }
         self.holds.settle(&applied.state);
+    }
+
+    /// Waits until this hold of a service is in effect: no request is admitted any more by an earlier table, nor as one that
+    /// an earlier hold has let go. At most a moment, unless a worker gets no time on a processor. Cancel-safe.
+    pub(super) async fn wait_for_hold(&mut self, service: &ServiceName) {
+        let until = Instant::now() + READERS_MAX;
+        loop {
+            self.earlier.retain(|it| it.strong_count() > 0);
+            let is_in_effect = self.earlier.is_empty() && !self.holds.is_letting_go(service);
+            if is_in_effect || Instant::now() >= until {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
     }
 
     /// Waits until the pins of a service have to be checked. For ever if no color is held by pins. Cancel-safe.

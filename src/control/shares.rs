@@ -23,11 +23,17 @@ pub(super) fn begin(
     let ShareSteps { percents, step_for, has_first, secret } = steps;
     let services: Vec<_> = colors.keys().cloned().collect();
     let generation = next.generation.next();
+    // Services that join others move with them: the same clients, and as one promotion.
+    let known = colors.iter().filter_map(|(name, color)| {
+        let share = next.services.get(name)?.share.as_ref().filter(|it| it.color == *color)?;
+        Some((share.generation, share.secret))
+    });
+    let joined = known.min_by_key(|it| it.0).unwrap_or((generation, *secret));
     for (name, color) in colors {
         change(next, name, |service| {
             let before = service.share.take().filter(|it| it.color == *color);
             let before = before.map(|it| (it.generation, it.secret));
-            let (generation, secret) = before.unwrap_or((generation, *secret));
+            let (generation, secret) = before.unwrap_or(joined);
             service.share = Some(ShareState {
                 generation,
                 color: *color,
@@ -75,8 +81,12 @@ pub(super) fn take_back(
     let mut has_ended = false;
     for name in services {
         change(&mut next, name, |it| {
-            has_ended |= it.share.as_ref().is_some_and(is_at);
-            it.share = it.share.take().filter(|it| !is_at(it));
+            if it.share.as_ref().is_some_and(is_at) {
+                has_ended = true;
+                it.share = None;
+                // A rollback must not bring back what was taken back, as after a rollback.
+                it.previous = None;
+            }
         });
     }
     if has_ended { Ok(next) } else { check(state, services, generation).map(|()| next) }

@@ -112,6 +112,11 @@ impl ControlTask {
                 Ok(revision) => {
                     self.shared.refusals.committed(refusals.len());
                     self.reconcile(catalog, call.actor.as_ref());
+                    if let Change::Intake { service, change } = &call.change
+                        && change.keeps_requests()
+                    {
+                        self.reconciler.wait_for_hold(service).await;
+                    }
                     let applied = self.applied();
                     return Ok(ChangeOutcome { generation, revision, is_replayed: false, applied });
                 }

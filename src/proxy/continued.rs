@@ -41,7 +41,7 @@ pub(super) struct Continued {
 /// Cookies that keep a client on a version. Only for a response that no shared cache may keep.
 #[derive(Debug)]
 pub(super) struct NewCookies {
-    /// The header lines.
+    /// The header lines. None, if the client has its cookies already and the response must only be kept from caches.
     pub(super) lines: Vec<u8>,
     /// What happens to a response that a shared cache may keep.
     pub(super) cacheable: Cacheable,

@@ -45,14 +45,14 @@ pub(super) fn exchange<'a>(
     exchange_after(proxy, client, head, None)
 }
 
-/// Serves a request that this hold has let go.
+/// Serves a request that was kept back; `released` is the hold that has let it go.
 fn resume<'a>(
     proxy: &'a Proxy,
     client: &'a mut ClientStream<PeerCache>,
     head: RequestHead,
-    released: &Arc<Hold>,
+    released: Option<&Arc<Hold>>,
 ) -> ExchangeFuture<'a> {
-    Box::pin(exchange_after(proxy, client, Ok(head), Some(released)))
+    Box::pin(exchange_after(proxy, client, Ok(head), released))
 }
 
 fn exchange_after<'a>(

@@ -56,12 +56,12 @@ struct KeptCount<'a> {
     is_waiting: bool,
 }
 
-/// Serves a request that its hold has let go. Admits it at once.
+/// Serves a request that waits no longer, by the table of now. It passes the hold that has let it go.
 pub(super) type Resume = for<'a> fn(
     &'a Proxy,
     &'a mut ClientStream<PeerCache>,
     RequestHead,
-    &Arc<Hold>,
+    Option<&Arc<Hold>>,
 ) -> ExchangeFuture<'a>;
 
 pub(super) type ExchangeFuture<'a> = Pin<Box<dyn Future<Output = AfterExchange<Detached>> + 'a>>;
@@ -173,8 +173,8 @@ impl<'a> KeptRequest<'a> {
         count.record.discard();
         let proxy = count.proxy;
         client.split().1.disarm_all();
-        // The next request goes when this one is admitted.
-        let exchange = resume(proxy, client, head, hold);
+        // The next request goes when this one is admitted. One that did not have to wait has to if the hold has begun anew.
+        let exchange = resume(proxy, client, head, ticket.as_ref().map(HoldTicket::hold));
         drop(ticket);
         drop(count);
         exchange.await

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     continuity::{Share, ShareCarrier},
     http1::{FieldLines, FieldName},
-    model::Color,
+    model::{Color, has_content_hash},
     switch::Visit,
 };
 
@@ -39,9 +39,8 @@ pub(super) fn choose(
     if !(sides.is_up)(share.color) {
         return Continued::ACTIVE;
     }
-    let visit = |moves| if moves { Visit::Shared(share.color) } else { Visit::Active };
     if share.has_first && goes_first(share, request, lines) {
-        return Continued { visit: visit(true), cookies: None };
+        return moved(share.color, request);
     }
     let known = match &share.settings.carrier {
         ShareCarrier::Header(name) => {
@@ -50,7 +49,7 @@ pub(super) fn choose(
         ShareCarrier::Cookie => id(lines),
     };
     if let Some(client) = known {
-        return Continued { visit: visit(share.has(client)), cookies: None };
+        return if share.has(client) { moved(share.color, request) } else { Continued::ACTIVE };
     }
     if share.settings.carrier != ShareCarrier::Cookie || !can_keep_cookie(request, lines) {
         return Continued::ACTIVE;
@@ -63,7 +62,17 @@ pub(super) fn choose(
     // A client that gets the candidate must keep it.
     let cacheable = if moves { Cacheable::Private } else { Cacheable::PrivateIfUnstated };
     let cookies = Some(Box::new(NewCookies { lines: cookie, cacheable }));
-    Continued { visit: visit(moves), cookies }
+    let visit = if moves { Visit::Shared(share.color) } else { Visit::Active };
+    Continued { visit, cookies }
+}
+
+/// A request of a client that has the candidate. A shared cache must not give the response to the others, unless its name
+/// says that no other version has it.
+pub(super) fn moved(candidate: Color, request: &SteeredRequest<'_>) -> Continued {
+    let name = request.path.rsplit('/').next().unwrap_or_default();
+    let cookies = (!has_content_hash(name))
+        .then(|| Box::new(NewCookies { lines: Vec::new(), cacheable: Cacheable::Private }));
+    Continued { visit: Visit::Shared(candidate), cookies }
 }
 
 /// The value of the cookie. Of several, the first one: a client sends them in the same order each time.

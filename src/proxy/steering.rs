@@ -25,12 +25,11 @@ pub(super) fn decide(
     let pinned = pinned.filter(|it| *it == active || start == Start::Always || (sides.is_up)(*it));
     if let Some(color) = pinned.filter(|_| start != Start::Always) {
         let is_candidate = terms.share.as_ref().is_some_and(|it| it.color == color);
-        let visit = match color == active {
-            true => Visit::Active,
-            false if is_candidate => Visit::Shared(color),
-            false => Visit::Pinned(color),
+        return match color == active {
+            true => Continued::ACTIVE,
+            false if is_candidate => shares::moved(color, request),
+            false => Continued { visit: Visit::Pinned(color), cookies: None },
         };
-        return Continued { visit, cookies: None };
     }
     let mut continued = match &terms.share {
         Some(share) => shares::choose(share, sides, request, lines),

@@ -21,7 +21,7 @@ use crate::{
         PromotionTerms, ShareEvent,
     },
     metrics::PromotionKind,
-    model::{Color, Generation, ServiceName, WatchSettings},
+    model::{Generation, ServiceName, WatchSettings},
     store::{ShareState, WatchState},
 };
 
@@ -49,7 +49,8 @@ struct RunningShare {
 #[derive(Clone, Debug)]
 struct Group {
     services: Vec<ServiceName>,
-    color: BTreeMap<ServiceName, Color>,
+    /// Each service with its step.
+    steps: BTreeMap<ServiceName, ShareState>,
     generation: Generation,
     /// The share of the next step; `None` if the candidates become active.
     next: Option<u8>,
@@ -76,20 +77,29 @@ impl ShareKeeper {
         }
     }
 
-    /// Follows the state of a service.
+    /// Follows the state and the pools of a service.
     pub(super) fn follow(
         &mut self,
         applied: &Applied,
         name: &ServiceName,
         share: Option<&ShareState>,
     ) {
-        if self.shares.get(name).map(|it| &it.state) == share {
+        let pools = applied.pools.get(name);
+        let is_same = match (self.shares.get(name), share, pools) {
+            (None, None, _) | (None, _, None) => true,
+            // A service that was removed and came back has other counters.
+            (Some(known), Some(share), Some(pools)) => {
+                known.state == *share && known.watch.is_of(pools.pool(share.color))
+            }
+            _ => false,
+        };
+        if is_same {
             return;
         }
         // Dropped before the next one begins: both may be of the same pool.
-        self.shares.remove(name);
+        let before = self.shares.remove(name).map(|it| (it.state, it.watch.since()));
         self.release.share_board().remove(name);
-        let (Some(share), Some(pools)) = (share, applied.pools.get(name)) else { return };
+        let (Some(share), Some(pools)) = (share, pools) else { return };
         let settings = applied.catalog.services().get(name).and_then(|it| it.watch.as_deref());
         let settings = settings.cloned().unwrap_or_default();
         // The active color serves the others: none of them needs a rescue.
@@ -102,7 +112,13 @@ impl ShareKeeper {
             before: self.release.baselines().of(name, pools.pool(pools.active)),
         };
         let pool = pools.pool(share.color);
-        let watch = RunningWatch::begin(name, &state, &settings, pool, left, true);
+        let mut watch = RunningWatch::begin(name, &state, &settings, pool, left, true);
+        // Requests of an earlier step may still wait for their response, and count when they are overdue.
+        let is_same =
+            |it: &ShareState| (it.generation, it.color) == (share.generation, share.color);
+        if let Some((_, since)) = before.filter(|it| is_same(&it.0)) {
+            watch.count_since(since);
+        }
         let state = share.clone();
         let running = RunningShare { state, watch, has_passed: false, has_waited: false };
         self.release.share_board().put(name, running.progress(unix_millis()));
@@ -114,6 +130,10 @@ impl ShareKeeper {
         let control = self.release.control().clone();
         let mut failed = Vec::new();
         for (name, share) in &mut self.shares {
+            if share.has_passed {
+                // It waits for other services or for gates, and can still turn bad.
+                share.watch.judge_again();
+            }
             let is_over = share.state.until <= now_ms;
             let outcome = match share.watch.tick(&control, now) {
                 Outcome::Running if is_over => share.watch.end(),
@@ -125,7 +145,7 @@ impl ShareKeeper {
                     failed.push((name.clone(), share.watch.describe(reason)));
                 }
                 Outcome::Fired(_) | Outcome::Running | Outcome::Inconclusive(_) => {}
-                Outcome::Passed => share.has_passed = is_over,
+                Outcome::Passed => share.has_passed |= is_over,
             }
             let progress = share.progress(now_ms);
             if let Some(reason) = progress.waiting.clone().filter(|_| !share.has_waited) {
@@ -158,15 +178,13 @@ impl ShareKeeper {
 
     /// Begins the next step of the promotions of which all services have passed.
     fn advance(&mut self) {
-        let passed = self.shares.iter().filter(|(name, it)| {
-            it.has_passed && !it.watch.has_fired && !self.busy.contains(*name)
-        });
+        let passed =
+            self.shares.iter().filter(|(name, it)| it.is_ready() && !self.busy.contains(*name));
         let passed: Vec<ShareState> = passed.map(|it| it.1.state.clone()).collect();
         for state in passed {
             let group = self.group(&state);
             let is_ready = |it: &ServiceName| {
-                !self.busy.contains(it)
-                    && self.shares.get(it).is_some_and(|it| it.has_passed && !it.watch.has_fired)
+                !self.busy.contains(it) && self.shares.get(it).is_some_and(RunningShare::is_ready)
             };
             if group.services.iter().all(is_ready) {
                 self.busy.extend(group.services.iter().cloned());
@@ -181,16 +199,21 @@ impl ShareKeeper {
             it.state.generation == state.generation && it.state.services == state.services
         };
         let members = self.shares.iter().filter(|(_, it)| is_of_it(it));
-        let color: BTreeMap<_, _> =
-            members.map(|(name, it)| (name.clone(), it.state.color)).collect();
-        let services = color.keys().cloned().collect();
-        Group { services, color, generation: state.generation, next: state.next_percent() }
+        let steps: BTreeMap<_, _> =
+            members.map(|(name, it)| (name.clone(), it.state.clone())).collect();
+        let services = steps.keys().cloned().collect();
+        Group { services, steps, generation: state.generation, next: state.next_percent() }
     }
 }
 
 // === impl RunningShare ===
 
 impl RunningShare {
+    /// Whether the next step may follow.
+    fn is_ready(&self) -> bool {
+        self.has_passed && !self.watch.has_fired && !self.watch.is_doubtful()
+    }
+
     fn progress(&self, now_ms: u64) -> ShareProgress {
         let is_over = self.state.until <= now_ms && !self.has_passed && !self.watch.has_fired;
         let waiting = self.watch.missing().filter(|_| is_over);
@@ -200,8 +223,9 @@ impl RunningShare {
 
 /// Makes the next step. Returns its services.
 async fn next_step(release: Release, group: Group) -> Vec<ServiceName> {
-    let Group { services, color, generation, next } = group.clone();
-    let call = match next {
+    let Group { services, steps, generation, next } = group.clone();
+    let color = steps.iter().map(|(name, it)| (name.clone(), it.color)).collect();
+    let mut call = match next {
         Some(_) => {
             let services = services.clone();
             ChangeRequest::unconditional(Change::RaiseShare { services, generation })
@@ -215,6 +239,16 @@ async fn next_step(release: Release, group: Group) -> Vec<ServiceName> {
     };
     let is_last = next.is_none();
     loop {
+        // The generation stays the same when a call gives new steps, which have not been judged.
+        let applied = release.control().applied();
+        let is_there = |(name, step): (&ServiceName, &ShareState)| {
+            applied.state.services.get(name).is_some_and(|it| it.share.as_ref() == Some(step))
+        };
+        if !steps.iter().all(is_there) {
+            info!("a gradual promotion does not go on: another change was applied");
+            return services;
+        }
+        call.if_generation = Some(vec![applied.state.generation]);
         let made = match is_last {
             // The last step is a promotion like any other, with its gates.
             true => release.decide(call.clone(), false).await,
@@ -238,8 +272,8 @@ async fn next_step(release: Release, group: Group) -> Vec<ServiceName> {
             Err(error @ ReleaseError::Gates(_)) => {
                 let reason = error.to_string();
                 warn!(reason, "a gate has refused the last step of a gradual promotion");
-                for (service, color) in &group.color {
-                    let (service, color, reason) = (service.clone(), *color, reason.clone());
+                for (service, step) in &group.steps {
+                    let (service, color, reason) = (service.clone(), step.color, reason.clone());
                     let event = ShareEvent::ShareFailed { service, color, percent: 100, reason };
                     release.control().events().publish(EventKind::Share(event));
                 }

@@ -17,7 +17,7 @@ use super::{
     watch::{Outcome, RunningWatch, TICK},
 };
 use crate::{
-    control::{Applied, Change, ChangeError, ChangeRequest, EventKind},
+    control::{Applied, Catalog, Change, ChangeError, ChangeRequest, EventKind},
     model::{Color, Difference, Generation, ServiceName, VersionedMap, WatchAction},
     store::{Confirmation, ServiceState, WatchState},
     upstream::Pool,
@@ -30,6 +30,8 @@ pub struct Watcher {
     changes: watch::Receiver<Arc<Applied>>,
     /// The services of the state that is followed.
     followed: VersionedMap<ServiceName, Arc<ServiceState>>,
+    /// Its configuration.
+    catalog: Arc<Catalog>,
     watches: HashMap<ServiceName, RunningWatch>,
     confirmations: HashMap<ServiceName, Confirmation>,
     /// Promotions that are being taken back.
@@ -76,10 +78,12 @@ impl Watcher {
     pub fn new(release: Release) -> Self {
         let changes = release.control().changes();
         let shares = ShareKeeper::new(release.clone());
+        let catalog = release.control().catalog();
         Self {
             release,
             changes,
             followed: VersionedMap::default(),
+            catalog,
             watches: HashMap::new(),
             confirmations: HashMap::new(),
             taking_back: FuturesUnordered::new(),
@@ -118,6 +122,13 @@ impl Watcher {
     /// Follows what the state says: begins new watches and confirmations, and forgets those that are over.
     fn follow(&mut self, applied: &Applied) {
         let services = &applied.state.services;
+        if !Arc::ptr_eq(&self.catalog, &applied.catalog) {
+            // A configuration that removes a service, or has it again, leaves its state as it is.
+            self.catalog = Arc::clone(&applied.catalog);
+            for (name, service) in services.iter() {
+                self.shares.follow(applied, name, service.share.as_ref());
+            }
+        }
         if self.followed.is_same_version(services) {
             return;
         }

@@ -27,7 +27,7 @@ use self::{
 };
 use super::{
     audit_log::AuditLog,
-    state::{Approval, PoolState, Promotion, ServiceState},
+    state::{Approval, PoolState, Promotion, ServiceState, ShareState},
 };
 use crate::{
     audit::LineHash,
@@ -208,7 +208,11 @@ impl TryFrom<ServiceData> for ServiceState {
             approvals: approvals.into_iter().map(Into::into).collect(),
             watch: watch.map(TryInto::try_into).transpose()?,
             confirmation: confirmation.map(TryInto::try_into).transpose()?,
-            share: share.map(TryInto::try_into).transpose()?,
+            // An older version may have promoted the candidate since, and has kept what it does not know.
+            share: share
+                .map(ShareState::try_from)
+                .transpose()?
+                .filter(|it| it.color != Color::from(active)),
             history: Vec::new(),
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
         };

@@ -17,7 +17,7 @@ async fn application(name: &'static str) -> Application {
     Application::start(move |request| {
         let caching = match request.path.as_str() {
             "/unstated" => None,
-            "/public" => Some("public, max-age=60"),
+            path if path.starts_with("/public") => Some("public, max-age=60"),
             _ => Some("no-store"),
         };
         let headers = caching.map(|it| ("Cache-Control", it.to_owned()));

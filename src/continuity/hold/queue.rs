@@ -131,6 +131,11 @@ impl HoldQueue {
         self.phase == Phase::Open
     }
 
+    /// Whether a request still goes that was let go before the hold began anew.
+    pub(super) fn is_letting_go(&self) -> bool {
+        self.going.is_some() && matches!(self.phase, Phase::Holding { .. })
+    }
+
     pub(super) fn waiting(&self) -> usize {
         self.waiting.len()
     }

@@ -271,3 +271,18 @@ fn a_random_walk_keeps_the_order_and_the_bounds() {
         assert_eq!(limits.bytes.load(Relaxed), 0, "{seed}");
     }
 }
+
+#[test]
+fn a_hold_that_begins_anew_knows_of_the_request_that_it_has_let_go() {
+    let start = Instant::now();
+    let hold = hold(start, 10);
+    let [one, two] = [(); 2].map(|()| enter(&hold, start).expect("a place"));
+    hold.release(start);
+    assert_eq!(poll(&one, start), Turn::Go);
+    assert!(!hold.is_letting_go(), "it does not hold");
+    hold.begin(&term(2, 10), || start + 5 * SECOND, start);
+    assert!(hold.is_letting_go());
+    drop(one);
+    assert!(!hold.is_letting_go());
+    assert_eq!(poll(&two, start), Turn::Wait(Some(start + 5 * SECOND)));
+}

@@ -9,7 +9,10 @@ use std::{
 use super::{
     baseline::totals,
     progress::WatchProgress,
-    verdict::{FAILED, FireReason, JudgeSettings, LatencySettings, Outcome, Tick, WatchJudge},
+    verdict::{
+        FAILED, FireReason, InconclusiveReason, JudgeSettings, LatencySettings, Outcome, Tick,
+        WatchJudge,
+    },
 };
 use crate::{
     control::Control,
@@ -149,6 +152,32 @@ impl RunningWatch {
     /// Ends the watch, because its time is over.
     pub(in crate::release) fn end(&mut self) -> Outcome {
         self.judge.end()
+    }
+
+    /// Since when requests count that get no response.
+    pub(in crate::release) fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// Goes on with the requests of an earlier watch of the pool, which has ended just now.
+    pub(in crate::release) fn count_since(&mut self, since: Instant) {
+        self.since = since;
+    }
+
+    /// Judges what happens from now on, if the watch has passed. The verdict stays with the caller.
+    pub(in crate::release) fn judge_again(&mut self) {
+        self.judge.restart_if_passed();
+    }
+
+    /// Whether the share of failures or of slow answers is above its limit now, which may be chance.
+    pub(in crate::release) fn is_doubtful(&self) -> bool {
+        let reason = self.judge.inconclusive();
+        matches!(reason, Some(InconclusiveReason::Failures(_) | InconclusiveReason::Slow(_)))
+    }
+
+    /// Whether the counters of this pool are the ones that are judged.
+    pub(in crate::release) fn is_of(&self, pool: &Pool) -> bool {
+        Arc::ptr_eq(self.pool.metrics(), pool.metrics())
     }
 
     /// Why there is no proof yet that the color is good.

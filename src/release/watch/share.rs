@@ -43,6 +43,14 @@ impl ShareJudge {
         Self { test, clients: FailingClients::new(clients), failing_ticks: 0, counts }
     }
 
+    /// Forgets what was counted, for a watch of `ticks` ticks.
+    pub(super) fn restart(&mut self, ticks: u64) {
+        self.test = MixtureTest::new(self.counts.limit, ticks);
+        self.clients.forget();
+        self.failing_ticks = 0;
+        self.counts = Counts { limit: self.counts.limit, ..Counts::default() };
+    }
+
     /// Adds a tick. Returns whether the share is proved to be above the limit.
     pub(super) fn tick(
         &mut self,

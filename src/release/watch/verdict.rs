@@ -14,6 +14,9 @@ use super::{
 /// The confidence of the limit that the old color sets.
 const CONFIDENCE: f64 = 0.95;
 
+/// The fewest ticks of a watch that starts anew, a minute: often repeated short ones would have more false alarms.
+const TICKS_AGAIN: u64 = 240;
+
 /// How failures are called.
 pub(super) const FAILED: &str = "requests failed";
 const SLOW: &str = "responses were slow";
@@ -188,6 +191,21 @@ impl WatchJudge {
             None => Outcome::Passed,
             Some(_) if self.waits => Outcome::Running,
             Some(reason) => Outcome::Inconclusive(reason),
+        }
+    }
+
+    /// Starts anew with the same limits, if it has passed: each time, the bound on false alarms holds for as many ticks.
+    pub(in crate::release) fn restart_if_passed(&mut self) {
+        if self.outcome != Outcome::Passed {
+            return;
+        }
+        self.ticks = self.ticks.max(TICKS_AGAIN);
+        (self.seen, self.outcome) = (0, Outcome::Running);
+        self.failures.restart(self.ticks);
+        if let Some(it) = &mut self.latency {
+            // The application is not cold any more.
+            it.after = 0;
+            it.slow.restart(self.ticks);
         }
     }
 

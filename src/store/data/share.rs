@@ -66,7 +66,7 @@ impl TryFrom<ShareData> for ShareState {
             secret,
         } = data;
         let is_rising = steps.is_sorted_by(|one, next| one < next);
-        if !is_rising || steps.last() != Some(&100) || step + 1 >= steps.len() {
+        if !is_rising || steps.last() != Some(&100) || step >= steps.len() - 1 {
             return Err("its share has no rising steps up to 100".to_owned());
         }
         let number = u128::from_str_radix(&secret, 16).ok().filter(|_| secret.len() == 32);
@@ -82,5 +82,36 @@ impl TryFrom<ShareData> for ShareState {
             has_first: first,
             secret: ShareSecret(secret.to_be_bytes()),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::entries::service_state;
+
+    fn service(active: &str, step: u64) -> Result<Option<ShareState>, String> {
+        let pool = r#"{"file":{"endpoints":[]},"runtime":null,"served":true}"#;
+        let share = format!(
+            r#"{{"generation":3,"color":"green","steps":[1,50,100],"step":{step},"step_for_ms":1000,"until":9,"services":["web"],"secret":"{:032x}"}}"#,
+            7
+        );
+        let json = format!(
+            r#"{{"active":"{active}","previous":null,"blue":{pool},"green":{pool},"share":{share}}}"#
+        );
+        service_state(&json).map(|it| it.share)
+    }
+
+    #[test]
+    fn a_step_that_does_not_exist_is_an_error() {
+        assert_eq!(service("blue", 1).map(|it| it.map(|it| it.percent())), Ok(Some(50)));
+        for step in [2, 3, u64::MAX] {
+            assert!(service("blue", step).is_err(), "{step}");
+        }
+    }
+
+    #[test]
+    fn a_candidate_that_an_older_version_has_promoted_is_none() {
+        assert_eq!(service("green", 0), Ok(None));
     }
 }

@@ -140,3 +140,20 @@ async fn clients_that_prefer_json_get_the_error_page_of_the_service() {
     release(&proxy).await;
     assert_eq!(first.answer().await.text(), "blue");
 }
+
+#[tokio::test]
+async fn a_hold_that_begins_anew_during_maintenance_goes_on_after_it() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = service(&blue, &green, "").start();
+    maintain(&proxy, json!({})).await;
+    hold(&proxy, json!({"for": "60s"})).await;
+    release(&proxy).await;
+    // At once, while the table still has the hold that was released.
+    let begun = hold(&proxy, json!({"for": "50s"})).await;
+    assert!(begun["remaining_ms"].as_u64().is_some_and(|it| it > 40_000), "{begun}");
+    call(&proxy, "DELETE", "web/maintenance", &json!({})).await;
+    assert_eq!(web(&proxy).await["hold"]["id"], begun["id"]);
+    let mut client = held(&proxy, "/").await;
+    release(&proxy).await;
+    assert_eq!(client.answer().await.text(), "blue");
+}

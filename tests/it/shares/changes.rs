@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{application, clients, get, of, percent, promote, share};
-use crate::support::{TestProxy, Upstream, eventually};
+use crate::support::{Process, TestProxy, Upstream, eventually, process};
 
 #[tokio::test]
 async fn the_status_says_where_it_is_and_the_candidate_is_not_safe_to_stop() {
@@ -161,4 +161,71 @@ async fn a_candidate_that_is_taken_back_is_drained_when_its_last_request_has_end
     let path = "/v1/services/web/drain?color=green&wait=60s";
     assert_eq!(proxy.call("GET", path, "", "").await.json()["drained"], true);
     eventually("the event", async || proxy.events("drained").len() == 1).await;
+}
+
+#[tokio::test]
+async fn a_repeated_rollback_does_not_bring_back_the_candidate() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    // Green was active before, so that there is a way back to it.
+    proxy.promote(&[("web", "green")]).await;
+    proxy.promote(&[("web", "blue")]).await;
+    promote(&proxy, &[50, 100], json!({})).await;
+    let rollback = async || proxy.call("POST", "/v1/rollback", "", "{}").await.status;
+    assert_eq!(rollback().await, 200);
+    assert_eq!(rollback().await, 409, "there is nothing to take back");
+    assert_eq!(proxy.status().await["services"]["web"]["active"], "blue");
+    assert!(clients(&proxy, 5).await.iter().all(|it| it.1 == "blue"));
+}
+
+#[tokio::test]
+async fn a_service_that_joins_a_promotion_in_progress_moves_the_same_clients() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .service_of("api", "web.test", "/api", &[blue.address], &[green.address])
+        .start();
+    promote(&proxy, &[50, 100], json!({})).await;
+    let both = json!({"services": {"web": "green", "api": "green"}});
+    promote(&proxy, &[50, 100], both).await;
+    for client in 0..30 {
+        let cookie = format!("Cookie: flipgate_share={client:016x}\r\n");
+        let ask = async |path: &str| {
+            let mut client = proxy.public().await;
+            client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n{cookie}\r\n")).await;
+            client.answer().await.text()
+        };
+        assert_eq!(ask("/").await, ask("/api").await, "{cookie}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_a_reload_removes_does_not_stop_the_others() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let config = process::write_config(folder.path(), 0, &blue, &green);
+    let text = std::fs::read_to_string(&config).expect("it is readable");
+    let settings = "watch = { requests = 5, clients = 1 }\nshare = { by = \"header:X-User\" }\n";
+    let pools = format!(
+        "blue = {{ endpoints = [\"{}\"] }}\ngreen = {{ endpoints = [\"{}\"] }}\n",
+        blue.address, green.address
+    );
+    let api = format!("[service.api]\nhosts = [\"api.test\"]\n{pools}");
+    std::fs::write(&config, format!("{text}{settings}{api}")).expect("it is writable");
+    let process = Process::start_with(folder.path(), &config).await;
+    let steps = ["promote", "web=green", "api=green", "--steps", "50,100", "--step-for", "1s"];
+    assert_eq!(process.cli(&steps).status.code(), Some(0));
+    std::fs::write(&config, format!("{text}{settings}")).expect("it is writable");
+    assert_eq!(process.cli(&["reload"]).status.code(), Some(0));
+    let mut client = process.public().await;
+    let mut user = 0;
+    eventually("web is green", async || {
+        for _ in 0..10 {
+            user += 1;
+            client.ask("/", &format!("X-User: {user}\r\n")).await;
+            client.answer().await;
+        }
+        process.status()["services"]["web"]["active"] == "green"
+    })
+    .await;
 }

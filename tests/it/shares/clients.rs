@@ -90,6 +90,27 @@ async fn a_client_without_a_cookie_moves_only_with_a_response_that_sets_one() {
 }
 
 #[tokio::test]
+async fn a_shared_cache_keeps_no_response_of_the_candidate_but_files_with_a_hash() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    for settings in ["", "[service.web.pin]\n"] {
+        let proxy = of(&blue, &green, settings).start();
+        promote(&proxy, &[50, 100], json!({})).await;
+        for (browser, color) in &mut clients(&proxy, 20).await {
+            let expected = match color.as_str() {
+                "green" => "private, max-age=60",
+                _ => "public, max-age=60",
+            };
+            let page = browser.get("/public", "Sec-Fetch-Dest: empty\r\n").await;
+            assert_eq!((&page.text(), page.field("cache-control")), (&*color, Some(expected)));
+            let hashed = "/public/app.3f2c9a7b.js";
+            let asset = browser.get(hashed, "Sec-Fetch-Dest: script\r\n").await;
+            let kept = Some("public, max-age=60");
+            assert_eq!((&asset.text(), asset.field("cache-control")), (&*color, kept));
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_header_of_the_client_can_tell_clients_apart() {
     let (blue, green) = (application("blue").await, application("green").await);
     let proxy = of(&blue, &green, "share = { by = \"header:X-User\" }").start();

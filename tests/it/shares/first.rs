@@ -52,3 +52,22 @@ async fn a_token_is_valid_for_one_promotion() {
     promote(&proxy, &[1, 100], json!({"first": true})).await;
     assert_eq!(get(&proxy, "/", &fields).await.text(), "blue", "that is another promotion");
 }
+
+#[tokio::test]
+async fn a_caller_that_may_only_read_does_not_see_the_token() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens = ["read", "promote"].map(|scope| {
+        let path = folder.path().join(scope);
+        std::fs::write(&path, format!("secret-of-{scope}-0123456789abcdef")).expect("a file");
+        format!("[[admin.token]]\nname = {scope:?}\nscope = {scope:?}\nfile = {path:?}\n")
+    });
+    let proxy = of(&blue, &green, "").admin(&tokens.concat()).start();
+    promote(&proxy, &[1, 100], json!({"first": true})).await;
+    for (scope, is_shown) in [("read", false), ("promote", true)] {
+        let fields = format!("Authorization: Bearer secret-of-{scope}-0123456789abcdef\r\n");
+        let status = proxy.call("GET", "/v1/status", &fields, "").await.json();
+        let share = &status["services"]["web"]["share"];
+        assert_eq!((&share["percent"], share["first_token"].is_string()), (&json!(0), is_shown));
+    }
+}

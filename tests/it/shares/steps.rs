@@ -1,10 +1,15 @@
 //! The steps: each is judged, and the next one follows, or all is taken back.
 
+use std::sync::{
+    Arc,
+    atomic::{AtomicUsize, Ordering::SeqCst},
+};
+
 use serde_json::{Value, json};
 
 use super::{percent, promote, share};
 use crate::{
-    support::{TestProxy, client, eventually},
+    support::{Application, Reply, TestProxy, client, eventually},
     watch::{Fragile, active, event},
 };
 
@@ -111,4 +116,58 @@ async fn a_gate_that_refuses_at_the_last_step_takes_all_of_it_back() {
     assert_eq!(active(&proxy, "web").await, "blue");
     let failed = event(&proxy, "share_failed").await;
     assert!(failed["reason"].as_str().is_some_and(|it| it.contains("approval")), "{failed}");
+}
+
+#[tokio::test]
+async fn a_step_that_has_passed_is_judged_until_the_other_services_have() {
+    let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
+    let (b, g) = ([blue.application.address], [green.application.address]);
+    let proxy = TestProxy::build()
+        .service_of("web", "*", "/", &b, &g)
+        .services(WATCH)
+        .service_of("api", "api.test", "/", &b, &g)
+        .start();
+    let both = json!({"services": {"web": "green", "api": "green"}, "step_for": "1s"});
+    promote(&proxy, &[50, 100], both).await;
+    // No request comes for `api`, so it waits. `web` has passed.
+    event(&proxy, "share_waiting").await;
+    let begun = std::time::Instant::now();
+    load_until(&proxy, "web has passed", async || begun.elapsed().as_millis() > 2_000).await;
+    let waiting =
+        async |name: &str| proxy.status().await["services"][name]["share"]["waiting"].is_string();
+    assert!(waiting("api").await && !waiting("web").await);
+    assert_eq!(percent(&proxy).await, 50);
+    green.fail();
+    load_until(&proxy, "the end", async || share(&proxy).await.is_null()).await;
+    assert_eq!(event(&proxy, "share_failed").await["service"], "web");
+    assert_eq!(proxy.status().await["services"]["api"]["share"], json!(null));
+}
+
+#[tokio::test]
+async fn new_steps_stop_the_last_step_while_its_gates_run() {
+    let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&calls);
+    // The last step has to wait for the hook, the others have not.
+    let hook = Application::start(move |_| match counted.fetch_add(1, SeqCst) {
+        1 => Reply::Held("at last".to_owned()),
+        _ => Reply::ok("yes"),
+    })
+    .await;
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hook.key");
+    std::fs::write(&file, "the-key-that-is-in-use").expect("written");
+    let settings = format!(
+        "{WATCH}\n[service.web.gate.hook]\nurl = \"http://{}/\"\nsecret_file = {file:?}\ntimeout = \"30s\"\n",
+        hook.address
+    );
+    let proxy = of(&blue, &green, &settings);
+    promote(&proxy, &[90, 100], json!({"step_for": "1s"})).await;
+    load_until(&proxy, "the last step", async || calls.load(SeqCst) == 2).await;
+    promote(&proxy, &[1, 100], json!({"step_for": "1h"})).await;
+    assert_eq!(percent(&proxy).await, 1);
+    hook.release();
+    // Nothing tells that a step is given up.
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert_eq!((percent(&proxy).await, active(&proxy, "web").await), (1, json!("blue")));
 }

@@ -274,3 +274,18 @@ fn a_watch_that_waits_goes_on_until_it_has_a_verdict() {
     let outcome = repeat(&mut judge, 20, &bad(9, &failures));
     assert!(matches!(outcome, Outcome::Fired(_)), "{outcome:?}");
 }
+
+#[test]
+fn a_watch_that_has_passed_starts_anew_and_can_still_fire() {
+    let mut judge = judge();
+    judge.restart_if_passed();
+    assert_eq!(repeat(&mut judge, TICKS, &good(25)), Outcome::Passed, "it went on");
+    let failures = failures_of(9);
+    assert_eq!(repeat(&mut judge, 20, &bad(10, &failures)), Outcome::Passed);
+    judge.restart_if_passed();
+    assert_eq!(judge.failures().answers, 0);
+    assert!(matches!(repeat(&mut judge, 20, &bad(10, &failures)), Outcome::Fired(_)));
+    let fired = judge.clone();
+    judge.restart_if_passed();
+    assert_eq!(judge, fired);
+}
