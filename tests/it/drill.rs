@@ -319,6 +319,87 @@ async fn a_flip_that_fails_is_found() {
     finds(Fault::Refuses, ALL, "acknowledged", &[]).await;
 }
 
+/// Transactions of which scans take 0.6 s and pages 2.5 s, and WebSockets that are closed after a flip.
+const TRANSACTIONS: &str = "short=40,scan=20,page=25,ws=15";
+
+/// The planted proxy keeps pins for 4 s after a flip.
+const PINS: &[&str] = &["--flip-every=100ms", "--pin-max-age=4s", "--reconnect"];
+
+#[tokio::test]
+async fn a_good_proxy_keeps_its_transactions_and_closes_websockets() {
+    let (report, code) = drill(Fault::None, TRANSACTIONS, PINS).await;
+    assert_eq!(code, Some(0), "{report:#}");
+    for promise in
+        ["answered", "register", "once", "whole", "kept", "drained", "pinned", "whole_page"]
+    {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
+    assert!(report["reconnects"].as_u64() > Some(50), "{report:#}");
+    // The last ones, which come when the pins have ended.
+    assert_eq!(report["drains"]["events"], 2, "{report:#}");
+}
+
+#[tokio::test]
+async fn a_transaction_of_two_versions_is_found() {
+    let (report, code) = drill(Fault::MixesTransactions, TRANSACTIONS, PINS).await;
+    is_found(Fault::MixesTransactions, (&report, code), "pinned", &[]);
+}
+
+#[tokio::test]
+async fn a_request_without_a_pin_on_the_replaced_color_is_found_beside_transactions() {
+    let others = &["private", "together", "drained", "pinned", "whole_page", "once", "kept"];
+    let (report, code) = drill(Fault::Leaks, TRANSACTIONS, PINS).await;
+    is_found(Fault::Leaks, (&report, code), "register", others);
+}
+
+#[tokio::test]
+async fn an_asset_that_is_lost_is_found() {
+    let (report, code) = drill(Fault::LosesAssets, TRANSACTIONS, PINS).await;
+    is_found(Fault::LosesAssets, (&report, code), "whole_page", &[]);
+}
+
+#[tokio::test]
+async fn a_color_that_is_drained_under_its_pins_is_found() {
+    let (report, code) = drill(Fault::DrainedUnderPins, TRANSACTIONS, PINS).await;
+    is_found(Fault::DrainedUnderPins, (&report, code), "drained", &[]);
+}
+
+/// A scan of 2.5 s and one flip: its last calls come when its pin has ended.
+#[tokio::test]
+async fn a_pin_that_does_not_end_is_found() {
+    let steps = ["--step=at 1500ms flip", "--stream-time=4s", "--pin-max-age=4s"];
+    let (report, code) = drill(Fault::KeepsPins, "short=19,scan=1", &steps).await;
+    is_found(Fault::KeepsPins, (&report, code), "register", &["drained"]);
+    let (report, code) = drill(Fault::None, "short=19,scan=1", &steps).await;
+    assert_eq!(code, Some(0), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_websocket_that_is_closed_at_the_wrong_time_or_with_the_wrong_code_is_found() {
+    for (fault, why) in [
+        (Fault::ClosesWithin, "closed in the middle of a message"),
+        (Fault::ClosesNormally, "cut off"),
+    ] {
+        let (report, code) = drill(fault, TRANSACTIONS, PINS).await;
+        is_found(fault, (&report, code), "kept", &[]);
+        let text = report["violations"][0]["text"].as_str().expect("a sentence");
+        assert!(text.contains(why), "{text}");
+    }
+    let (fault, steps) = (Fault::ClosesEarly, ["--step=at 2900ms flip", "--reconnect"]);
+    let (report, code) = drill(fault, "short=9,ws=1", &steps).await;
+    is_found(fault, (&report, code), "kept", &[]);
+    let text = report["violations"][0]["text"].as_str().expect("a sentence");
+    assert!(text.contains("no flip has replaced its color"), "{text}");
+}
+
+/// Without `--reconnect`, a WebSocket has to stay.
+#[tokio::test]
+async fn a_websocket_that_is_closed_is_found_where_it_has_to_stay() {
+    let pins = &PINS[..2];
+    let (report, code) = drill(Fault::ClosesAll, TRANSACTIONS, pins).await;
+    is_found(Fault::ClosesAll, (&report, code), "kept", &[]);
+}
+
 /// The drill once checked only the last flip of each service.
 #[tokio::test]
 async fn a_drained_event_that_never_comes_is_found() {
@@ -391,6 +472,8 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
         (&[nowhere, "--flip=true", "--flip-every=1s"], "{color}"),
         (&[nowhere, "--mix=refused-preview=1"], "--public-from"),
         (&[nowhere, "--mix=preview=1"], "--tester-from"),
+        (&[nowhere, "--mix=scan=1"], "--pin-max-age"),
+        (&["--demo", "--mix=page=1", "--step=at 1s rollback"], "ends transactions"),
         (&["--demo", "--no-flips", "--flip-every=1s"], "cannot be used with"),
         (&["--demo", "--no-flips", "--step=at 1s rollback"], "a step is `at 1s rollback`"),
         (&[nowhere, "--upstream=api.blue=127.0.0.1:1"], "there is no service api"),

@@ -26,6 +26,10 @@ pub struct Options {
     pub load: LoadSpec,
     /// The kinds of requests.
     pub mix: Option<Mix>,
+    /// For how long the proxy keeps transactions on a replaced color.
+    pub pin_max_age: Option<Duration>,
+    /// Whether the proxy may close WebSockets after a flip, so that their clients connect again.
+    pub has_reconnects: bool,
     /// The version of HTTP.
     pub protocol: Protocol,
     /// Whether each request opens a new connection.

@@ -200,6 +200,7 @@ pub(super) fn load_plan(options: &Options, target: &Target) -> LoadPlan {
             download_bytes: options.download_bytes,
             upload_bytes: options.upload_bytes,
             stream_time: options.stream_time,
+            has_reconnects: target.has_reconnects,
         },
         threads: options.threads,
         seed: options.seed,

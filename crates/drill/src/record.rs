@@ -55,6 +55,8 @@ pub enum Outcome {
     Corrupted,
     /// The trailers were lost.
     TrailersLost,
+    /// The proxy closed a WebSocket in the middle of a message.
+    MessageCut,
     /// The stream continued on another color.
     ColorChanged,
     /// The stream continued on another endpoint of its color.
@@ -416,6 +418,7 @@ impl fmt::Display for Outcome {
             Self::Truncated => write!(f, "cut off"),
             Self::Corrupted => write!(f, "its content was changed"),
             Self::TrailersLost => write!(f, "its trailers were lost"),
+            Self::MessageCut => write!(f, "closed in the middle of a message"),
             Self::ColorChanged => write!(f, "continued on another color"),
             Self::EndpointChanged => write!(f, "continued on another endpoint"),
             Self::WrongColor => write!(f, "not the color that the tester asked for"),

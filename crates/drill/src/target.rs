@@ -15,7 +15,7 @@ use super::{
     record::{Kind, Outcome},
     steps::Step,
     tls::Tls,
-    traffic::{ServiceAddresses, first_color},
+    traffic::{ServiceAddresses, first_color, page_time},
 };
 
 /// The services of the tested proxy, and the connectors of their clients.
@@ -24,6 +24,10 @@ pub(super) struct Target {
     names: Vec<String>,
     public: Vec<Connector>,
     tester: Vec<Connector>,
+    /// For how long transactions may stay on a replaced color.
+    pins: Option<Duration>,
+    /// Whether WebSockets may be closed after a flip.
+    pub(super) has_reconnects: bool,
     /// The Flipgate of a demo.
     pub(super) demo: Option<DemoProxy>,
 }
@@ -40,16 +44,18 @@ pub(super) struct DemoProxy {
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
     /// Whether the services have a gate and a watch.
     pub(super) has_gates: bool,
-    /// Whether the services have pins and asset fallback, and close WebSockets after a flip.
-    pub(super) has_pins: bool,
+    /// For how long the services keep transactions. With that they have asset fallback, too.
+    pub(super) pins: Option<Duration>,
+    /// Whether the services close WebSockets after a flip.
+    pub(super) has_reconnects: bool,
 }
 
 /// The timeout for the first response of a proxy that the drill started, and of one that was running before.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 const RUNNING_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// How long pins of a demo are valid: longer than a page loads its assets.
-pub(super) const PIN_AGE: Duration = Duration::from_secs(12);
+/// How much longer pins of a demo are valid than a page takes.
+const PIN_RESERVE: Duration = Duration::from_secs(2);
 
 /// The names of the services of a demo.
 const NAMES: [&str; 8] = ["web", "api", "files", "events", "search", "mail", "jobs", "auth"];
@@ -67,7 +73,10 @@ impl Target {
             tester.push(Connector { from: options.tester_from, ..connector.clone() });
             public.push(connector);
         }
-        Ok(Self { names, public, tester, demo: None })
+        let has_transactions = options.mix.as_ref().is_some_and(Mix::has_transactions);
+        let pins = options.pin_max_age.filter(|_| has_transactions);
+        let has_reconnects = options.has_reconnects;
+        Ok(Self { names, public, tester, pins, has_reconnects, demo: None })
     }
 
     /// Starts sample applications, and writes the configuration of a Flipgate in front of them.
@@ -91,6 +100,10 @@ impl Target {
             }
             pools.push((name.clone(), colors));
         }
+        let has_transactions = options.mix.as_ref().is_some_and(Mix::has_transactions);
+        let max_age = options.pin_max_age.unwrap_or(page_time(options.stream_time) + PIN_RESERVE);
+        let pins = has_transactions.then_some(max_age);
+        let has_reconnects = options.has_reconnects || has_transactions;
         let folder = processes.folder();
         let demo = DemoProxy {
             file: folder.join("flipgate.toml"),
@@ -102,7 +115,8 @@ impl Target {
                 .steps
                 .iter()
                 .any(|it| matches!(it.step, Step::Refuse(_) | Step::Guard(..))),
-            has_pins: options.mix.as_ref().is_some_and(Mix::has_transactions),
+            pins,
+            has_reconnects,
         };
         std::fs::write(&demo.file, configuration(&demo, false))?;
         let file = demo.file.display().to_string();
@@ -121,14 +135,15 @@ impl Target {
             public: names.iter().map(|it| connector(it, [127, 0, 0, 2])).collect(),
             tester: names.iter().map(|it| connector(it, [127, 0, 0, 1])).collect(),
             names,
+            pins,
+            has_reconnects,
             demo: Some(demo),
         })
     }
 
     /// How long transactions may stay on a replaced color, in nanoseconds. `None` if that is not known.
     pub(super) fn pin_age(&self) -> Option<u64> {
-        let has_pins = self.demo.as_ref().is_some_and(|it| it.has_pins);
-        has_pins.then(|| u64::try_from(PIN_AGE.as_nanos()).unwrap_or(u64::MAX))
+        self.pins.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
     }
 
     pub(super) fn names(&self) -> &[String] {
@@ -259,14 +274,15 @@ async fn url_connector(
 
 /// The configuration of a demo. Two versions of it, with different limits of bodies, alternate at reloads.
 pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
-    let DemoProxy { file: _, socket, state, listen, services, has_gates, has_pins } = demo;
+    let DemoProxy { file: _, socket, state, listen, services, has_gates, pins, has_reconnects } =
+        demo;
     let mut text = format!(
         "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
          [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",
         state.display().to_string(),
         format!("unix:{}", socket.display()),
     );
-    for (name, [blue, green]) in services {
+    for (index, (name, [blue, green])) in services.iter().enumerate() {
         let list = |endpoints: &[SocketAddr]| {
             endpoints.iter().map(|it| format!("\"{it}\"")).collect::<Vec<_>>().join(", ")
         };
@@ -285,13 +301,19 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
                 "watch = { for = \"10m\", clients = 1 }\ngate.smoke = [{ path = \"/whoami\" }]\n",
             );
         }
-        if *has_pins {
+        if let Some(max_age) = pins {
+            let millis = max_age.as_millis();
+            // Every second service recognizes scans by their number. Pages have none, so they need the fallback there.
+            let carry = if index % 2 == 0 { "cookie" } else { "header:X-Scan-Id" };
             let _ = write!(
                 text,
-                "pin = {{ start = [\"document\", \"path:/traffic/scan\"], max_age = \"{}s\" }}\n\
-                 assets = {{ prefixes = [\"/traffic/asset\"] }}\n\
-                 drain.websocket = {{ patience = \"200ms\", spread = \"300ms\", close = 1012 }}\n",
-                PIN_AGE.as_secs(),
+                "pin = {{ start = [\"document\", \"header:X-Scan-Id\"], carry = \"{carry}\", max_age = \"{millis}ms\" }}\n\
+                 assets = {{ prefixes = [\"/traffic/asset\"] }}\n",
+            );
+        }
+        if *has_reconnects {
+            text.push_str(
+                "drain.websocket = { patience = \"200ms\", spread = \"300ms\", close = 1012 }\n",
             );
         }
     }

@@ -1,5 +1,6 @@
 //! The kinds of requests: what each sends, and the response that it must get.
 
+mod frames;
 mod messages;
 mod transactions;
 
@@ -13,9 +14,13 @@ use std::{
     time::Duration,
 };
 
-use self::messages::{
-    BODY_MAX, check_head, color_of, digest_of, get, header_number, instance_of, payload_of,
-    read_body, record_head, slow_body,
+pub(super) use self::transactions::page_time;
+use self::{
+    frames::WatchedFrames,
+    messages::{
+        BODY_MAX, check_head, color_of, digest_of, get, header_number, instance_of, payload_of,
+        read_body, record_head, slow_body,
+    },
 };
 use super::{
     connector::{Connector, IdleConnections},
@@ -46,6 +51,8 @@ pub(super) struct Sizes {
     pub(super) download_bytes: u64,
     pub(super) upload_bytes: u64,
     pub(super) stream_time: Duration,
+    /// Whether WebSockets may be closed after a flip.
+    pub(super) has_reconnects: bool,
 }
 
 /// Connectors and idle connections of one service, for public clients and for testers.
@@ -66,6 +73,9 @@ pub(super) struct ThreadClients {
     pub(super) requests: RefCell<Vec<Request>>,
 }
 
+/// The path of a WebSocket whose messages have two frames with a pause between them.
+const FRAGMENTED: &str = "/traffic/ws?pause_ms=10";
+
 /// The timeout of a response, beyond the duration of a stream.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -77,6 +87,20 @@ const SHORT_BYTES: usize = 128;
 
 /// The time between two chunks of an upload, and between two messages of a WebSocket.
 const CHUNK_INTERVAL: Duration = Duration::from_millis(50);
+
+/// How many times as long a WebSocket takes if it may be closed: proxies do not close at once.
+const RECONNECT_TIMES: u32 = 5;
+
+// === impl Sizes ===
+
+impl Sizes {
+    fn websocket_time(&self) -> Duration {
+        match self.has_reconnects {
+            true => self.stream_time * RECONNECT_TIMES,
+            false => self.stream_time,
+        }
+    }
+}
 
 // === impl ServiceAddresses ===
 
@@ -154,7 +178,7 @@ impl ThreadClients {
         let (connector, _) = &self.addresses[service].public;
         loop {
             let mut request = self.request(Kind::Ws, service, due);
-            let limit = RESPONSE_TIMEOUT + self.sizes.stream_time;
+            let limit = RESPONSE_TIMEOUT + self.sizes.websocket_time();
             let stream = Box::pin(self.websocket(connector, &mut request, began, &mut number));
             let end = timeout(limit, stream).await.unwrap_or(Err(Outcome::TimedOut));
             let is_moved = request.moved != 0 && end.is_ok();
@@ -323,9 +347,10 @@ impl ThreadClients {
         next: &mut u32,
     ) -> Result<(), Outcome> {
         let own = Connector { protocol: Protocol::Http1, ..connector.clone() };
+        let path = if self.sizes.has_reconnects { FRAGMENTED } else { "/traffic/ws" };
         let mut sender = own.open().await?;
         let http_request = own
-            .request("GET", "/traffic/ws")
+            .request("GET", path)
             .header(sample::ID, request.id)
             .header(header::CONNECTION, "upgrade")
             .header(header::UPGRADE, "websocket")
@@ -342,12 +367,12 @@ impl ThreadClients {
         let color = request.color.ok_or(Outcome::UnknownResponder)?;
         let instance = instance_of(response.headers()).map(str::to_owned);
         let upgraded = hyper::upgrade::on(&mut response).await.map_err(|_| Outcome::Truncated)?;
-        let io = TokioIo::new(upgraded);
+        let io = WatchedFrames::new(TokioIo::new(upgraded));
         let mut socket = WebSocketStream::from_raw_socket(io, Role::Client, None).await;
         loop {
             let number = *next;
             let at = CHUNK_INTERVAL * number;
-            if at > self.sizes.stream_time {
+            if at > self.sizes.websocket_time() {
                 break;
             }
             tokio::time::sleep_until(began + at).await;
@@ -357,7 +382,12 @@ impl ThreadClients {
                 match socket.next().await {
                     Some(Ok(Message::Text(text))) => break text,
                     Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
-                    Some(Ok(Message::Close(Some(close)))) if is_move(close.code) => {
+                    Some(Ok(Message::Close(Some(close))))
+                        if self.sizes.has_reconnects && is_move(close.code) =>
+                    {
+                        if socket.get_ref().is_message_open() {
+                            return Err(Outcome::MessageCut);
+                        }
                         request.moved = now_ns();
                         // The library answers it with the next flush.
                         let _ = socket.flush().await;

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::{Command, Output, Stdio},
 };
@@ -32,11 +31,13 @@ fn link(folder: &Path) -> PathBuf {
     path
 }
 
-/// Writes a shell script that can be executed.
+/// Writes a shell script that can be executed. Another process writes it: while a file is open to be written, here or in a
+/// process that another test is just starting, it cannot be executed (ETXTBSY).
 fn script(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);
-    fs::write(&path, format!("#!/bin/sh\n{text}\n")).expect("a writable folder");
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("our own file");
+    let write = "printf '#!/bin/sh\\n%s\\n' \"$1\" > \"$0\" && chmod 755 \"$0\"";
+    let written = Command::new("/bin/sh").args(["-c", write]).arg(&path).arg(text).status();
+    assert!(written.expect("a shell").success());
     path.display().to_string()
 }
 

@@ -1,6 +1,9 @@
 //! A small proxy with an admin API like Flipgate's and a planted fault, which a working checker must find.
 
 mod admin;
+mod closing;
+mod fault;
+mod pins;
 
 use std::{
     convert::Infallible,
@@ -13,10 +16,12 @@ use std::{
     time::Duration,
 };
 
+pub(crate) use self::fault::Fault;
+use self::pins::Pins;
 use bytes::Bytes;
 use flipgate::model::Color;
 use futures_util::stream;
-use http::{Method, Request, Response, StatusCode};
+use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client, server, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
@@ -28,45 +33,6 @@ use tokio::{
     task::JoinSet,
     time::Instant,
 };
-
-/// A planted fault.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(crate) enum Fault {
-    /// No fault.
-    None,
-    /// A flip is acknowledged before it is made.
-    NoBarrier,
-    /// A request reads the active color, and is counted a little later.
-    CountsLate,
-    /// A flip ends the requests in flight.
-    Cuts,
-    /// Now and then the public gets the other color.
-    Leaks,
-    /// Public clients get the color that they ask for.
-    HonorsPublicPreview,
-    /// A flip of two services is made in two steps.
-    Halves,
-    /// Now and then a request is sent twice.
-    Doubles,
-    /// Now and then a byte is changed.
-    Alters,
-    /// Trailers are left out.
-    Untrailed,
-    /// Now and then there is no response.
-    Loses,
-    /// Now and then a flip fails.
-    Refuses,
-    /// Now and then the drained event is missing.
-    NeverDrained,
-    /// The drained event is 1.2 s late.
-    DrainedLate,
-    /// A WebSocket is moved to the last endpoint of its color, with a handshake that has no number.
-    MovesSockets,
-    /// The same, with the number of the first handshake.
-    MovesSocketsByNumber,
-    /// Now and then a request is sent to the color that is not active too, without its number.
-    Mirrors,
-}
 
 /// The proxy. Ends when it is dropped.
 pub(crate) struct Planted {
@@ -99,6 +65,8 @@ struct Table {
     replaced: Vec<[Option<u64>; 2]>,
     /// How many times a color was drained.
     drains: u64,
+    /// The pins of each service.
+    pins: Vec<Pins>,
 }
 
 /// The applications of one service, blue and green.
@@ -134,6 +102,7 @@ impl Planted {
             in_flight: vec![[0; 2]; services],
             replaced: vec![[None; 2]; services],
             drains: 0,
+            pins: vec![Pins::default(); services],
         };
         let (late, mut waiting) = mpsc::unbounded_channel::<(Instant, String)>();
         let proxy = Arc::new(Proxy {
@@ -216,6 +185,11 @@ async fn forward(
         *twin.headers_mut() = request.headers().clone();
         drop(ask(upstream, twin).await);
     }
+    let begins = pins::begins(&request);
+    let is_asset = request.uri().path().starts_with("/traffic/asset/");
+    // So the drill asks for messages of two frames, where it expects this.
+    let expects_close = request.uri().query().is_some_and(|it| it.contains("pause_ms"));
+    let closes = expects_close || proxy.fault == Fault::ClosesAll;
     let mut second = Request::get(request.uri()).body(empty()).expect("a request");
     *second.headers_mut() = request.headers().clone();
     if proxy.fault == Fault::MovesSockets {
@@ -229,6 +203,9 @@ async fn forward(
         tokio::spawn(async move {
             let (Ok(client), Ok(server)) = (upgrade.await, onward.await) else { return };
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            if closes {
+                return closing::relay(in_flight, client, server).await;
+            }
             if matches!(in_flight.proxy.fault, Fault::MovesSockets | Fault::MovesSocketsByNumber) {
                 let own = &in_flight.proxy.upstreams[service][in_flight.color as usize];
                 let to = *own.last().expect("an endpoint");
@@ -241,6 +218,14 @@ async fn forward(
             tokio::select! { _ = relayed => {}, () = in_flight.ended() => {} }
         });
         return Ok(answer.map(|_| empty()));
+    }
+    let is_lost = proxy.fault == Fault::LosesAssets && is_chosen;
+    if is_asset && answer.status() == StatusCode::NOT_FOUND && !is_lost {
+        let other = proxy.upstreams[service][in_flight.color.other() as usize][0];
+        answer = ask(other, second).await?;
+    }
+    if begins {
+        answer.headers_mut().insert(header::SET_COOKIE, pins::cookie(in_flight.color));
     }
     let is_altered = proxy.fault == Fault::Alters && is_chosen;
     let (head, body) = answer.into_parts();
@@ -288,12 +273,15 @@ async fn enter(
     let requested = request.headers().get("flipgate-preview").and_then(|it| it.to_str().ok());
     let (color, generation) = {
         let mut table = proxy.table.lock().expect("no panic inside");
+        let active = table.active[service];
+        let pinned = table.pins[service].color(request, active, proxy.fault == Fault::KeepsPins);
         let color = match proxy.fault {
             Fault::Leaks if is_chosen => table.active[service].other(),
             Fault::HonorsPublicPreview => {
                 requested.and_then(|it| it.parse().ok()).unwrap_or(table.active[service])
             }
-            _ => table.active[service],
+            Fault::MixesTransactions if is_chosen => active,
+            _ => pinned.unwrap_or(active),
         };
         if proxy.fault != Fault::CountsLate {
             table.in_flight[service][color as usize] += 1;
@@ -375,8 +363,9 @@ impl Drop for RequestInFlight {
 impl Proxy {
     /// Publishes that a color is drained, once.
     fn tell(&self, table: &mut Table, service: usize, color: Color) {
-        let is_idle =
-            table.in_flight[service][color as usize] == 0 && table.active[service] != color;
+        let is_pinned = table.pins[service].hold(color) && self.fault != Fault::DrainedUnderPins;
+        let is_idle = table.in_flight[service][color as usize] == 0
+            && (table.active[service] != color && !is_pinned);
         if let Some(generation) = table.replaced[service][color as usize].take_if(|_| is_idle) {
             let event = json!({
                 "seq": generation, "event": "drained", "service": NAMES[service], "color": color,

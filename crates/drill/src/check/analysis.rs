@@ -8,6 +8,7 @@ use super::{
         DrainedEvent, Flip, FlipOutcome, History, Kill, KilledProcess, Kind, Outcome, Request,
     },
     register::{RegisterRead, RegisterWrite},
+    transactions::Transactions,
 };
 use crate::color::Color;
 
@@ -177,9 +178,11 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>)
 /// What the responses to public clients show of the routing table.
 pub(super) fn reads(history: &History, uncertain: &[UnknownPeriod]) -> Vec<RegisterRead> {
     let requests = history.requests.iter().enumerate();
-    // The color of a preview is the choice of the tester, and that of a transaction is decided by its first request.
-    let public =
-        requests.filter(|(_, it)| it.kind != Kind::Preview && !it.goes_on() && it.head != 0);
+    let transactions = Transactions::of(history);
+    // The color of a preview is the choice of the tester, and the first request of a transaction decides that of the others.
+    let public = requests.filter(|(_, it)| {
+        it.kind != Kind::Preview && it.head != 0 && !transactions.may_keep_color(it)
+    });
     let reads = public.filter_map(|(index, it)| {
         let Request { service, began, .. } = *it;
         Some(RegisterRead { request: index, service, color: it.color?, began, ended: it.routed() })

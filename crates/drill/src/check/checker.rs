@@ -7,6 +7,7 @@ use super::{
     Finding, FlipCounts, Promise, Verdict, Violation,
     analysis::{self, Excuses},
     register::{self, RegisterRead, conflicts},
+    transactions::Transactions,
 };
 use crate::color::Color;
 
@@ -133,7 +134,9 @@ impl Checker<'_> {
                 // Checked as `private`.
                 Outcome::Complete | Outcome::WrongColor => continue,
                 Outcome::Corrupted | Outcome::TrailersLost => &mut *whole,
-                Outcome::ColorChanged | Outcome::EndpointChanged => &mut *kept,
+                Outcome::ColorChanged | Outcome::EndpointChanged | Outcome::MessageCut => {
+                    &mut *kept
+                }
                 Outcome::Truncated | Outcome::TimedOut if request.head != 0 => {
                     match request.kind.is_long() {
                         true => &mut *kept,
@@ -287,6 +290,7 @@ impl Checker<'_> {
         let mut arrived = arrived.clone();
         arrived.sort_unstable();
         self.check_unknown_requests(&arrived, &mut once);
+        let transactions = Transactions::of(self.history);
         for request in &self.history.requests {
             let owner = self.history.instances.get(&request.instance);
             if request.color.is_some() && owner.is_none() {
@@ -314,7 +318,7 @@ impl Checker<'_> {
                 _ => "reached the applications more than once",
             };
             // The color of the asset got it, and before that the one that does not have it.
-            if times == 2 && self.may_fall_back(request) {
+            if times == 2 && transactions.may_fall_back(request) {
                 continue;
             }
             if times > 1 && self.excuses.may_be_repeated(request) {

@@ -22,7 +22,7 @@ use crate::color::Color;
 pub(crate) const BOUND: u64 = 500_000_000;
 
 /// The proxy counts the time of pins in milliseconds of another clock: 20 ms, in nanoseconds.
-const CLOCK: u64 = 20_000_000;
+pub(super) const CLOCK: u64 = 20_000_000;
 
 /// Until an event is received, a busy machine must run three tasks: the end of the request, the event, its receiver.
 const DELAY_FACTOR: u64 = 3;
@@ -33,6 +33,8 @@ struct InactivePeriod<'a> {
     color: Color,
     /// The flip with which it begins.
     flip: &'a Flip,
+    /// When the flip to the color before that was acknowledged; 0 if there was none.
+    active_since: u64,
     /// When the next flip to the color was called, if there is one, and its generation.
     next_active: u64,
     next_generation: Option<u64>,
@@ -69,7 +71,11 @@ impl Checker<'_> {
             // Previews can begin at any time, and so can public requests with a preview header that the proxy obeyed.
             // Responses of the wrong color are reported by another promise.
             let asks_for_color = matches!(request.kind, Kind::Preview | Kind::RefusedPreview);
-            if asks_for_color || self.wrong_color_requests.contains(&request.id) {
+            // The proxy may ask a drained color for an asset that the active one does not have.
+            if asks_for_color
+                || request.is_asset()
+                || self.wrong_color_requests.contains(&request.id)
+            {
                 continue;
             }
             let Some(DrainedEvent { received, generation, .. }) = first.first_after(request, color)
@@ -121,13 +127,14 @@ impl Checker<'_> {
         period.flip.acknowledged.saturating_add(age)
     }
 
-    /// Whether a transaction with a pin began on a color before its flip, so that it must not be drained before its pins
-    /// have ended.
+    /// Whether a scan has certainly begun on a color since the color became active and before the flip away from it, so that
+    /// it must not be drained before its pins have ended. Of pages it is not known whether they have pins.
     fn is_pinned(&self, period: &InactivePeriod<'_>) -> bool {
+        let of_scans = (Kind::Scan, period.service, Some(period.color));
         self.history.requests.iter().any(|it| {
-            (it.kind, it.service, it.color) == (Kind::Scan, period.service, Some(period.color))
-                && it.outcome == Outcome::Complete
-                && it.ended < period.flip.called
+            (it.kind, it.service, it.color) == of_scans
+                && (!it.goes_on() && it.outcome == Outcome::Complete)
+                && (it.began > period.active_since && it.ended < period.flip.called)
         })
     }
 
@@ -254,10 +261,12 @@ fn inactive_periods(history: &History) -> Vec<InactivePeriod<'_>> {
                 later.find(|(it, to)| *to == color || it.outcome == FlipOutcome::Unknown);
             let (next_active, generation) =
                 next_active.map_or((u64::MAX, None), |(it, _)| (it.called, it.generation));
+            let active_since = if index == 0 { 0 } else { flips[index - 1].0.acknowledged };
             all.push(InactivePeriod {
                 service,
                 color,
                 flip,
+                active_since,
                 next_active,
                 next_generation: generation,
             });
@@ -279,7 +288,7 @@ fn last_request_ends(history: &History) -> HashMap<(u8, Color), LastRequestEnds>
             }
             let ends = all.entry((request.service, color)).or_default();
             ends.by_begin.push((request.began, request.ended));
-            if request.color.is_some() && request.kind != Kind::Preview {
+            if request.color.is_some() && request.kind != Kind::Preview && !request.is_asset() {
                 ends.by_decision.push((request.routed(), request.ended));
             }
         }

@@ -43,6 +43,8 @@ Kinds of requests (--mix):
   sse, ws          server-sent events, a WebSocket; they take --stream-time
   refused-preview  a public client asks for a color; the proxy must ignore it
   preview          an internal client asks for a color; the proxy must obey
+  scan             ten calls of one client over 2.5 times --stream-time; one version must answer all
+  page             a page and ten assets, which only its version has, over 10 times --stream-time
 
 Steps (--step, or one in each line of --script; times count from the end of --warm-up):
   every 200ms flip [SERVICE…]           at 5s promote web=green api=green
@@ -118,6 +120,14 @@ pub struct DrillCommand {
     /// all kinds, with fewer streams]
     #[arg(long, value_name = "KIND=WEIGHT,…", help_heading = "Load")]
     mix: Option<Mix>,
+    /// For how long after a flip the proxy keeps transactions (scan, page) on the color before: `pin.max_age` of its
+    /// services [default for a demo: longer than a page takes]
+    #[arg(long, value_name = "TIME", value_parser = parse_time, help_heading = "Load")]
+    pin_max_age: Option<Duration>,
+    /// After a flip, the proxy may close a WebSocket between two messages with the code 1012 or 1001, and its client
+    /// connects again. It then takes 5 times --stream-time. For a demo with scan or page, that is always so
+    #[arg(long, help_heading = "Load")]
+    reconnect: bool,
     /// The protocol: http1, or h2 (without TLS by prior knowledge; WebSockets always use HTTP/1.1)
     #[arg(long, value_name = "NAME", default_value = "http1", help_heading = "Load")]
     protocol: Protocol,

@@ -83,6 +83,11 @@ impl Report {
         self.verdict.excused.len()
     }
 
+    /// WebSockets that the proxy closed so that their clients connect again.
+    fn reconnects(&self) -> usize {
+        self.history.requests.iter().filter(|it| it.moved != 0).count()
+    }
+
     fn load(&self) -> String {
         match self.mode {
             LoadMode::Rate(rate) => format!("{rate:.0} requests per second, at even intervals"),
@@ -203,6 +208,7 @@ impl Report {
                 "ratio_p99": self.figures.ratio(),
             },
             "drains": drain_events,
+            "reconnects": self.reconnects(),
             "steps": steps,
             "kills": self.history.kills.len(),
             "violations": violations,

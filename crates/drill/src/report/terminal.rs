@@ -159,6 +159,13 @@ fn figures(report: &Report, out: &mut Lines) {
         let [p50, p99, p999] = [0.5, 0.99, 0.999].map(|it| millis(of.value_at_quantile(it)));
         out.wrap(2, plain, format_args!("p50 {p50}, p99 {p99}, p99.9 {p999}"));
     }
+    if report.reconnects() > 0 {
+        let text = format!(
+            "{} WebSockets were closed by the proxy after a flip, and connected again",
+            report.reconnects()
+        );
+        out.wrap(0, plain, text);
+    }
     if let Some(events) = &report.history.drained
         && succeeded > 0
     {

@@ -10,6 +10,7 @@ use crate::{
 
 fn report(history: History) -> Report {
     let sizes = Sizes {
+        has_reconnects: false,
         download_bytes: 1,
         upload_bytes: 1,
         stream_time: std::time::Duration::from_secs(1),

@@ -15,13 +15,12 @@ use crate::{
     sample::{self, Content, asset_name, now_ns},
 };
 
-/// The calls of a scan, and the time between two of them.
+/// The calls of a scan. There are four of them in the time of a stream.
 const SCAN_CALLS: u32 = 10;
-const SCAN_INTERVAL: Duration = Duration::from_millis(250);
+const SCAN_RATE: u32 = 4;
 
-/// The assets of a page, and the time between two of them: ten seconds in all.
+/// The assets of a page. There is one of them in the time of a stream.
 const PAGE_ASSETS: u32 = 10;
-const PAGE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The cookies of a client.
 #[derive(Debug, Default)]
@@ -38,13 +37,18 @@ struct Client<'a> {
     cookies: Option<Cookies>,
 }
 
+/// How long a page takes to load its assets, at a duration of streams.
+pub(crate) fn page_time(stream_time: Duration) -> Duration {
+    stream_time * PAGE_ASSETS
+}
+
 impl ThreadClients {
-    /// A scanner: calls with the cookies that it was given. Ends with the first call that fails.
+    /// A scanner: calls with their scan's number, and with the cookies that it was given. Ends with the first call that fails.
     pub(super) async fn scan(&self, service: usize, due: u64) {
         let mut client = Client::new(self, service, Kind::Scan, true);
-        let began = Instant::now();
+        let (began, interval) = (Instant::now(), self.sizes.stream_time / SCAN_RATE);
         for number in 0..SCAN_CALLS {
-            sleep_until(began + SCAN_INTERVAL * number).await;
+            sleep_until(began + interval * number).await;
             let due = if number == 0 { due } else { now_ns() };
             if client.call("/traffic/scan", &[], due).await.is_none() {
                 return;
@@ -62,7 +66,7 @@ impl ThreadClients {
         let Some(color) = page.color else { return };
         let began = Instant::now();
         for number in 0..PAGE_ASSETS {
-            sleep_until(began + PAGE_INTERVAL * number).await;
+            sleep_until(began + self.sizes.stream_time * number).await;
             let path = format!("/traffic/asset/{}", asset_name(color.as_str(), number.into()));
             // The page goes on without an asset that is missing.
             client.call(&path, &[("sec-fetch-dest", "script")], now_ns()).await;
@@ -86,7 +90,11 @@ impl<'a> Client<'a> {
         }
         request.transaction = self.transaction;
         let cookie = self.cookies.as_ref().and_then(Cookies::line);
+        let scan = self.transaction.to_string();
         let mut fields = fields.to_vec();
+        if self.kind == Kind::Scan {
+            fields.push(("x-scan-id", &scan));
+        }
         fields.extend(cookie.as_deref().map(|it| ("cookie", it)));
         let (connector, idle) = &self.clients.addresses[self.service].public;
         let call = Box::pin(call(connector, idle, path, &fields, &mut request));

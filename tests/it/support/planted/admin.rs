@@ -13,12 +13,13 @@ use hyper::body::{Frame, Incoming};
 use super::{Body, Fault, GAP, NAMES, Proxy, empty};
 
 impl Proxy {
-    fn set(&self, service: usize, color: Color, generation: u64) {
+    fn set(self: &Arc<Self>, service: usize, color: Color, generation: u64) {
         let mut table = self.table.lock().expect("no panic inside");
         if table.active[service] != color {
             table.active[service] = color;
             table.replaced[service] = [None; 2];
             table.replaced[service][color.other() as usize] = Some(generation);
+            self.replace_pins(&mut table, service, color.other());
             self.tell(&mut table, service, color.other());
         }
     }
@@ -108,12 +109,13 @@ impl Proxy {
     }
 
     /// All at once, under the lock.
-    fn set_all(&self, changes: &[(usize, Color)], generation: u64) {
+    fn set_all(self: &Arc<Self>, changes: &[(usize, Color)], generation: u64) {
         let mut table = self.table.lock().expect("no panic inside");
         for (service, color) in changes {
             table.active[*service] = *color;
             table.replaced[*service] = [None; 2];
             table.replaced[*service][color.other() as usize] = Some(generation);
+            self.replace_pins(&mut table, *service, color.other());
         }
         for (service, color) in changes {
             self.tell(&mut table, *service, color.other());

@@ -2,7 +2,7 @@
 
 use super::{super::CommandError, DrillCommand};
 use crate::{
-    options::{Control, LoadMode, LoadSpec, Options, TargetOptions},
+    options::{Control, LoadMode, LoadSpec, Mix, Options, TargetOptions},
     program::Program,
     record::Kind,
     steps::{ScriptLine, Step, When},
@@ -58,6 +58,8 @@ impl DrillCommand {
             rate,
             clients,
             mix,
+            pin_max_age,
+            reconnect,
             protocol,
             fresh,
             ca,
@@ -115,6 +117,11 @@ impl DrillCommand {
             let text = "--mix: preview needs --tester-from, an address of this machine that the proxy regards as internal";
             return Err(CommandError::usage(text));
         }
+        if !demo && mix.as_ref().is_some_and(Mix::has_transactions) && pin_max_age.is_none() {
+            let text = "--mix: scan and page need --pin-max-age, the time for which the proxy keeps transactions on the \
+                        color before the flip";
+            return Err(CommandError::usage(text));
+        }
         let is_flip = |it: &ScriptLine| {
             matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_))
         };
@@ -146,6 +153,8 @@ impl DrillCommand {
                 (None, None) => LoadSpec::Fixed(LoadMode::Rate(RATE)),
             },
             mix,
+            pin_max_age,
+            has_reconnects: reconnect,
             protocol,
             is_fresh: fresh,
             threads,
