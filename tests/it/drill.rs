@@ -135,18 +135,6 @@ async fn a_good_proxy_keeps_every_promise() {
     assert!(report["drains"]["events"].as_u64() > Some(2), "{report:#}");
 }
 
-/// The small proxy has no pins and no asset fallback.
-#[tokio::test]
-async fn a_proxy_that_mixes_the_versions_of_a_transaction_is_found() {
-    let mix = "short=80,scan=10,page=10";
-    let (report, code) = drill(Fault::None, mix, &["--flip-every=400ms"]).await;
-    assert_eq!(code, Some(1), "{report:#}");
-    assert_eq!(broken(&report), ["pinned", "whole_page"], "{report:#}");
-    for promise in ["answered", "register", "once", "whole"] {
-        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
-    }
-}
-
 #[tokio::test]
 async fn untested_promises_are_unchecked_not_held() {
     let (report, code) = drill(Fault::None, "preview=1", &["--step=at 1s flip"]).await;
@@ -203,6 +191,7 @@ fn transactions_stay_on_their_version_and_websockets_move() {
     ] {
         assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
     }
+    assert!(report["reconnects"].as_u64() > Some(0), "{report:#}");
 }
 
 #[tokio::test]
@@ -364,7 +353,7 @@ async fn a_color_that_is_drained_under_its_pins_is_found() {
     is_found(Fault::DrainedUnderPins, (&report, code), "drained", &[]);
 }
 
-/// A scan of 2.5 s and one flip: its last calls come when its pin has ended.
+/// Scans of 9 s: their last calls come when the pins have ended.
 #[tokio::test]
 async fn a_pin_that_does_not_end_is_found() {
     let steps = ["--step=at 1500ms flip", "--stream-time=4s", "--pin-max-age=4s"];
@@ -473,7 +462,6 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
         (&[nowhere, "--mix=refused-preview=1"], "--public-from"),
         (&[nowhere, "--mix=preview=1"], "--tester-from"),
         (&[nowhere, "--mix=scan=1"], "--pin-max-age"),
-        (&["--demo", "--mix=page=1", "--step=at 1s rollback"], "ends transactions"),
         (&["--demo", "--no-flips", "--flip-every=1s"], "cannot be used with"),
         (&["--demo", "--no-flips", "--step=at 1s rollback"], "a step is `at 1s rollback`"),
         (&[nowhere, "--upstream=api.blue=127.0.0.1:1"], "there is no service api"),

@@ -7,8 +7,8 @@ use super::{
     super::record::{
         DrainedEvent, Flip, FlipOutcome, History, Kill, KilledProcess, Kind, Outcome, Request,
     },
+    pins::Transactions,
     register::{RegisterRead, RegisterWrite},
-    transactions::Transactions,
 };
 use crate::color::Color;
 

@@ -6,8 +6,8 @@ use super::{
     super::record::{Failure, FlipOutcome, History, Kind, Outcome, Request, UnnumberedRequest},
     Finding, FlipCounts, Promise, Verdict, Violation,
     analysis::{self, Excuses},
+    pins::Transactions,
     register::{self, RegisterRead, conflicts},
-    transactions::Transactions,
 };
 use crate::color::Color;
 

@@ -14,15 +14,13 @@ use super::{
     super::record::{DrainedEvent, Flip, FlipOutcome, History, Kind, Outcome},
     Promise, analysis,
     checker::{Checker, FindingBuilder, format_millis},
+    pins::CLOCK,
 };
 use crate::color::Color;
 
 /// The longest delay from the end of the last request to its event: 500 ms, in nanoseconds. [`DELAY_FACTOR`] times the
 /// delay of the drill's own timer is added.
 pub(crate) const BOUND: u64 = 500_000_000;
-
-/// The proxy counts the time of pins in milliseconds of another clock: 20 ms, in nanoseconds.
-pub(super) const CLOCK: u64 = 20_000_000;
 
 /// Until an event is received, a busy machine must run three tasks: the end of the request, the event, its receiver.
 const DELAY_FACTOR: u64 = 3;

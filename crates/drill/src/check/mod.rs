@@ -3,6 +3,7 @@
 mod analysis;
 mod checker;
 mod drains;
+mod pins;
 pub mod register;
 mod transactions;
 mod trials;

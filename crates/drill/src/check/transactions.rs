@@ -1,71 +1,12 @@
 //! Checks transactions: one version answers all of their requests, and a page gets all of its assets.
-//!
-//! The first request of a transaction is routed like any other. The others may get its color for as long as pins last,
-//! and assets of its page for ever. Only these, and only with that color, are exempt from the other promises.
-
-use std::collections::HashMap;
 
 use super::{
-    super::record::{Flip, FlipOutcome, History, Kind, Request},
+    super::record::{FlipOutcome, Kind, Request},
     Promise,
     checker::{Checker, FindingBuilder},
-    drains::CLOCK,
+    pins::Transactions,
 };
 use crate::color::Color;
-
-/// The first request of each transaction.
-pub(super) struct Transactions<'a> {
-    history: &'a History,
-    first: HashMap<u64, &'a Request>,
-}
-
-// === impl Transactions ===
-
-impl<'a> Transactions<'a> {
-    pub(super) fn of(history: &'a History) -> Self {
-        let first = history.requests.iter().filter(|it| it.transaction != 0 && !it.goes_on());
-        Self { history, first: first.map(|it| (it.id, it)).collect() }
-    }
-
-    /// The first request of the transaction that a request goes on with.
-    fn first(&self, request: &Request) -> Option<&'a Request> {
-        self.first.get(&request.transaction).copied().filter(|_| request.goes_on())
-    }
-
-    /// Whether a request may have the color of its transaction without regard to flips: it goes on with one, has its color,
-    /// and is either an asset or not later than the pins of that color.
-    pub(super) fn may_keep_color(&self, request: &Request) -> bool {
-        let Some(color) = self.first(request).and_then(|it| it.color) else { return false };
-        request.color == Some(color)
-            && (request.kind == Kind::Page || !self.are_pins_over(request, color))
-    }
-
-    /// Whether the pins to a color had certainly ended when a request began.
-    fn are_pins_over(&self, request: &Request, color: Color) -> bool {
-        let Some(age) = self.history.pin_age else { return false };
-        let change = |flip: &'a Flip| {
-            let own = flip.changes.iter().find(|it| it.0 == request.service)?;
-            (flip.outcome != FlipOutcome::Refused).then_some((flip, own.1))
-        };
-        let before = self.history.flips.iter().filter_map(change);
-        let last = before.take_while(|(flip, _)| flip.called <= request.routed()).last();
-        last.is_some_and(|(flip, to)| {
-            let end = flip.acknowledged.saturating_add(age).saturating_add(CLOCK);
-            to != color && flip.outcome == FlipOutcome::Acknowledged && request.began > end
-        })
-    }
-
-    /// Whether an asset may have been asked of both colors: a flip was made since its page began to load.
-    pub(super) fn may_fall_back(&self, request: &Request) -> bool {
-        let Some(page) = self.first(request).filter(|it| it.kind == Kind::Page) else {
-            return false;
-        };
-        self.history.flips.iter().any(|flip| {
-            let is_own = flip.changes.iter().any(|it| it.0 == request.service);
-            is_own && flip.acknowledged >= page.began && flip.called <= request.ended
-        })
-    }
-}
 
 impl Checker<'_> {
     /// Checks the calls of scans, and the assets of pages.

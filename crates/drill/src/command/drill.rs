@@ -43,8 +43,8 @@ Kinds of requests (--mix):
   sse, ws          server-sent events, a WebSocket; they take --stream-time
   refused-preview  a public client asks for a color; the proxy must ignore it
   preview          an internal client asks for a color; the proxy must obey
-  scan             ten calls of one client over 2.5 times --stream-time; one version must answer all
-  page             a page and ten assets, which only its version has, over 10 times --stream-time
+  scan             ten calls of one client over 2.3 times --stream-time; one version must answer all
+  page             a page and ten assets, which only its version has, over 9 times --stream-time
 
 Steps (--step, or one in each line of --script; times count from the end of --warm-up):
   every 200ms flip [SERVICE…]           at 5s promote web=green api=green
