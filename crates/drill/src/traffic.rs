@@ -73,7 +73,7 @@ pub(super) struct ThreadClients {
     pub(super) requests: RefCell<Vec<Request>>,
 }
 
-/// The path of a WebSocket whose messages have two frames with a pause between them.
+/// The path of a WebSocket that sends each message as two frames, with a pause between them.
 const FRAGMENTED: &str = "/traffic/ws?pause_ms=10";
 
 /// The timeout of a response, beyond the duration of a stream.

@@ -109,7 +109,7 @@ fn an_asset_may_reach_both_colors_once_each_after_a_flip() {
 }
 
 #[test]
-fn a_transaction_whose_color_was_killed_is_excused() {
+fn a_kill_of_its_color_excuses_a_transaction() {
     let mut history = transaction(Kind::Scan, Green, 300);
     let process = KilledProcess::Upstream { service: 0, color: Blue, instance: 1, was_last: true };
     history.kills = vec![Kill { process, from: 120, until: 200 }];
