@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use super::{
     conditions::Conditions,
     context::{Context, off_thread, parse_color, status_response},
+    durations::{ABOVE_ZERO, parse_duration},
     fingerprint::idempotency,
     problem::{ApiError, AttemptedChange},
     settings::Scope,
@@ -70,7 +71,10 @@ pub(super) async fn promote(
     }
     let texts: BTreeMap<_, _> =
         colors.iter().map(|(name, color)| (name.to_string(), color.to_string())).collect();
-    let within = confirm_within.as_deref().map(parse_confirm_within).transpose()?;
+    let range = ABOVE_ZERO..=CONFIRM_WITHIN_MAX;
+    let shown = "longer than 0 and of at most 24 hours";
+    let within = confirm_within.as_deref();
+    let within = within.map(|it| parse_duration("confirm_within", it, range, shown)).transpose()?;
     let request = json!({
         "services": texts, "force": force, "confirm_within": confirm_within,
         "steps": steps, "step_for": step_for, "first": first,
@@ -111,7 +115,7 @@ pub(super) async fn rollback(
     let request = json!({"services": texts, "force": force});
     let words = ("rollback", request, format!("{names:?} {force}"));
     let change = Change::Rollback { services: names, force };
-    PendingCall { change, words, reason, force, confirm_within: None, steps: None }
+    PendingCall { reason, force, ..PendingCall::new(change, words) }
         .make(&context, conditions, actor)
         .await
 }
@@ -139,10 +143,7 @@ pub(super) async fn set_pool(
     body: Bytes,
 ) -> Result<Response, ApiError> {
     let Path((name, color)) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
-    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
-    if !context.api.control.catalog().services().contains_key(&service) {
-        return Err(ApiError::no_service(&name));
-    }
+    let service = context.service(&name)?;
     let color = parse_color(&color)?;
     let request: PoolRequest = parsed(&body)?;
     let pool = serde_json::to_value(&request).expect("texts and numbers only");
@@ -184,10 +185,7 @@ pub(super) async fn set_pool(
     let request = json!({"service": service.to_string(), "color": color.to_string(), "pool": pool});
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
-    let (reason, confirm_within) = (None, None);
-    PendingCall { change, words, reason, force, confirm_within, steps: None }
-        .make(&context, conditions, actor)
-        .await
+    PendingCall { force, ..PendingCall::new(change, words) }.make(&context, conditions, actor).await
 }
 
 /// Read the configuration again and apply it, all of it or nothing.
@@ -231,15 +229,6 @@ pub(super) fn check_force(
 /// The longest time for a confirmation.
 const CONFIRM_WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
-fn parse_confirm_within(text: &str) -> Result<Duration, ApiError> {
-    let parsed =
-        text.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
-    let is_valid = |it: &Duration| !it.is_zero() && *it <= CONFIRM_WITHIN_MAX;
-    parsed.filter(is_valid).ok_or_else(|| {
-        ApiError::malformed("`confirm_within` must be a duration like \"2m\", longer than 0 and of at most 24 hours")
-    })
-}
-
 /// A change that a caller asks for.
 pub(super) struct PendingCall<'a> {
     pub(super) change: Change,
@@ -254,7 +243,12 @@ pub(super) struct PendingCall<'a> {
     pub(super) steps: Option<ShareSteps>,
 }
 
-impl PendingCall<'_> {
+impl<'a> PendingCall<'a> {
+    /// A call without a reason and without terms of a promotion.
+    pub(super) fn new(change: Change, words: (&'a str, Value, String)) -> Self {
+        Self { change, words, reason: None, force: false, confirm_within: None, steps: None }
+    }
+
     /// Makes the change, and responds with the status. Dropping the future while gates run cancels the
     /// promotion.
     pub(super) async fn make(

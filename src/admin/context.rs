@@ -26,6 +26,15 @@ pub(super) struct Context {
     pub(super) config: Arc<AdminSettings>,
 }
 
+impl Context {
+    /// The configured service with this name.
+    pub(super) fn service(&self, name: &str) -> Result<ServiceName, ApiError> {
+        let service = name.parse::<ServiceName>().ok();
+        let is_known = |it: &ServiceName| self.api.control.catalog().services().contains_key(it);
+        service.filter(is_known).ok_or_else(|| ApiError::no_service(name))
+    }
+}
+
 /// The most services that the response to a change shows if it names none.
 const SHOWN_MAX: usize = 100;
 

@@ -80,8 +80,7 @@ pub(super) async fn approve(
     })?;
     let words = ("approve", request, String::new());
     let change = Change::Approve { service, color, version };
-    let call =
-        PendingCall { change, words, reason, force: false, confirm_within: None, steps: None };
+    let call = PendingCall { reason, ..PendingCall::new(change, words) };
     call.make(&context, conditions, actor).await
 }
 

@@ -14,13 +14,13 @@ use super::{
     changes::{PendingCall, check_force, parsed},
     conditions::Conditions,
     context::Context,
+    durations::{ABOVE_ZERO, parse_duration},
     problem::ApiError,
     settings::Scope,
 };
 use crate::{
     continuity::{HoldSettings, Maintenance},
     control::{Actor, Change, IntakeChange},
-    model::ServiceName,
 };
 
 /// Hold new requests of a service: they wait, without a claim on any color, until the release.
@@ -175,27 +175,17 @@ impl IntakeCall {
     ) -> Result<Response, ApiError> {
         let Self { verb, change, mut request, reason } = self;
         let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
-        let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
-        if !context.api.control.catalog().services().contains_key(&service) {
-            return Err(ApiError::no_service(&name));
-        }
+        let service = context.service(&name)?;
         request["service"] = service.as_str().into();
         let words = (verb, request, String::new());
         let change = Change::Intake { service, change };
-        let call =
-            PendingCall { change, words, reason, force: false, confirm_within: None, steps: None };
+        let call = PendingCall { reason, ..PendingCall::new(change, words) };
         call.make(context, conditions, actor).await
     }
 }
 
 /// The duration of a field, longer than 0 and of at most `max`.
 fn duration(field: &str, text: &str, max: Duration) -> Result<Duration, ApiError> {
-    let parsed =
-        text.parse::<jiff::SignedDuration>().ok().and_then(|it| Duration::try_from(it).ok());
-    parsed.filter(|it| !it.is_zero() && *it <= max).ok_or_else(|| {
-        let most = max.as_secs();
-        ApiError::malformed(format!(
-            "`{field}` must be a duration like \"10s\", longer than 0 and of at most {most} s"
-        ))
-    })
+    let shown = format!("longer than 0 and of at most {} s", max.as_secs());
+    parse_duration(field, text, ABOVE_ZERO..=max, &shown)
 }

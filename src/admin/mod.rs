@@ -9,6 +9,7 @@ mod conditions;
 mod connections;
 mod context;
 mod convert;
+mod durations;
 mod fingerprint;
 mod gates;
 mod intake;

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::{changes::PendingCall, conditions::Conditions, context::Context, problem::ApiError};
 use crate::control::{Actor, Change, random_secret};
 
-/// Sign pins with a new key from now on. Pins that were signed by older keys stay valid for the longest `pin.max_age` of all
-/// services.
+/// Sign pins with a new key from now on. Pins that were signed by older keys stay valid for the `pin.max_age` of their
+/// service.
 #[utoipa::path(post, path = "/v1/pins/rotate", params(
     ("Idempotency-Key" = Option<String>, Header, description = "1 to 255 visible characters: a second call with the same key changes nothing"),
 ), responses(
@@ -25,13 +25,6 @@ pub(super) async fn rotate(
 ) -> Result<Response, ApiError> {
     let change = Change::RotatePinKeys { secret: random_secret() };
     let words = ("rotate pin keys", json!({}), String::new());
-    let call = PendingCall {
-        change,
-        words,
-        reason: None,
-        force: false,
-        confirm_within: None,
-        steps: None,
-    };
+    let call = PendingCall::new(change, words);
     call.make(&context, conditions, actor).await
 }

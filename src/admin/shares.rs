@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::problem::ApiError;
+use super::{durations::parse_duration, problem::ApiError};
 use crate::{
     continuity::ShareSecret,
     control::{ShareSteps, random_secret},
@@ -40,14 +40,8 @@ pub(super) fn share_steps(
     let step_for = match step_for {
         None => STEP_FOR,
         Some(text) => {
-            let parsed = text.parse::<jiff::SignedDuration>().ok();
-            let parsed = parsed.and_then(|it| Duration::try_from(it).ok());
-            let is_valid = |it: &Duration| (STEP_FOR_MIN..=STEP_FOR_MAX).contains(it);
-            parsed.filter(is_valid).ok_or_else(|| {
-                ApiError::malformed(
-                    "`step_for` must be a duration like \"2m\", from 1 second to 7 days",
-                )
-            })?
+            let shown = "from 1 second to 7 days";
+            parse_duration("step_for", text, STEP_FOR_MIN..=STEP_FOR_MAX, shown)?
         }
     };
     // Those who go first have a step of their own.

@@ -41,14 +41,7 @@ pub(super) async fn confirm(
     let words = ("confirm", json!({"services": texts}), String::new());
     let waiting = context.api.control.applied();
     let change = Change::Confirm(names.clone());
-    let call = PendingCall {
-        change,
-        words,
-        reason: None,
-        force: false,
-        confirm_within: None,
-        steps: None,
-    };
+    let call = PendingCall::new(change, words);
     let response = call.make(&context, conditions, actor).await?;
     let is_meant = |it: &ServiceName| names.is_empty() || names.contains(it);
     for (service, state) in waiting.state.services.iter().filter(|(name, _)| is_meant(name)) {
@@ -75,19 +68,9 @@ pub(super) async fn stop_watch(
     conditions: Conditions,
 ) -> Result<Response, ApiError> {
     let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
-    let service = name.parse::<ServiceName>().map_err(|_| ApiError::no_service(&name))?;
-    if !context.api.control.catalog().services().contains_key(&service) {
-        return Err(ApiError::no_service(&name));
-    }
+    let service = context.service(&name)?;
     let words = ("watch stop", json!({"service": service.as_str()}), String::new());
     let change = Change::EndWatch { service, generation: None };
-    let call = PendingCall {
-        change,
-        words,
-        reason: None,
-        force: false,
-        confirm_within: None,
-        steps: None,
-    };
+    let call = PendingCall::new(change, words);
     call.make(&context, conditions, actor).await
 }

@@ -90,16 +90,6 @@ impl Share {
         // The numbers are compared as a whole, so the time says nothing of the token.
         self.has_first && FirstToken::parse(text) == Some(self.token)
     }
-
-    /// Whether requests are decided the same by both.
-    #[must_use]
-    pub fn is_same(&self, other: &Self) -> bool {
-        let Self { color, from, percent, has_first, settings, secret, token: _ } = self;
-        (*color, *from, *percent, *has_first)
-            == (other.color, other.from, other.percent, other.has_first)
-            && *settings == other.settings
-            && *secret == other.secret
-    }
 }
 
 // === impl ShareSecret ===

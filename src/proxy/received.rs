@@ -161,36 +161,29 @@ impl<'a> ReceivedRequest<'a> {
             claim.set_origin(origin);
         }
         let permits = RequestPermits::take(&claim, proxy, address);
-        let permits = match permits {
-            Ok(permits) if signal.is_none() => Some(permits),
-            other => {
-                let (permits, next) = match (other, signal) {
-                    (Ok(permits), Some(signal)) => (Some(permits), NextAction::Signal(signal)),
-                    (Ok(permits), None) => (Some(permits), NextAction::Forward),
-                    (Err(error), _) => (None, NextAction::Refuse(error)),
-                };
-                if claim.pool().policy().error_pages.is_some() {
-                    let head = &channel.unread()[..head.len];
-                    traits.accepts = Some(AcceptedFormats::of_head(head));
-                }
-                let upload = Upload::to_discard(channel, head);
-                let interim = InterimResponses::new(false);
-                let (cookies, ending) = (None, StreamSchedule::default());
-                let admitted = AdmittedRequest {
-                    claim,
-                    permits,
-                    proxy,
-                    traits,
-                    terms,
-                    headers,
-                    cookies,
-                    upload,
-                    interim,
-                    ending,
-                };
-                return Ok((admitted, next));
-            }
+        let (permits, own) = match permits {
+            Ok(permits) => (Some(permits), signal.map(NextAction::Signal)),
+            Err(error) => (None, Some(NextAction::Refuse(error))),
         };
+        if let Some(next) = own {
+            if claim.pool().policy().error_pages.is_some() {
+                let head = &channel.unread()[..head.len];
+                traits.accepts = Some(AcceptedFormats::of_head(head));
+            }
+            let admitted = AdmittedRequest {
+                claim,
+                permits,
+                proxy,
+                traits,
+                terms,
+                headers,
+                cookies: None,
+                upload: Upload::to_discard(channel, head),
+                interim: InterimResponses::new(false),
+                ending: StreamSchedule::default(),
+            };
+            return Ok((admitted, next));
+        }
         // A client that sends its body at once does not wait for `100 Continue`.
         let expects_continue = head.expects_continue && channel.unread().len() == head.len;
         let rewrite = RequestRewrite {

@@ -218,32 +218,31 @@ impl Proxy {
             let (index, mut visit) = admit(rules, &view)?;
             let service = table.service_at(index);
             if let Some(terms) = service.terms()
-                && let (Some(intake), Visit::Active) = (&terms.intake, visit)
-                && !is_signal(service.side(service.active()).pool(), head, bytes)
-            {
-                let address = identity.address.unwrap_or(peer.address());
-                let client = (identity.audience == Audience::Public).then_some(address);
-                check_intake(intake, service.name(), &path, client, released)?;
-            }
-            if let Some(terms) = service.terms()
                 && visit == Visit::Active
-                && (terms.pins.is_some() || terms.share.is_some())
             {
                 let active = service.active();
-                let request = SteeredRequest {
-                    head,
-                    bytes,
-                    path: &path,
-                    client: identity.address,
-                    is_secure: peer.tls().is_some()
-                        || identity.forwarded.is_some() && is_https(lines),
-                    is_internal: identity.audience == Audience::Internal,
-                    is_signal: is_signal(service.side(active).pool(), head, bytes),
-                    now: connection.now(),
-                };
-                let is_up = |color| service.side(color).pool().has_endpoint_up();
-                let sides = Sides { generation: table.generation(), active, is_up };
-                Continued { visit, cookies } = decide(terms, &sides, &request);
+                let is_signal = is_signal(service.side(active).pool(), head, bytes);
+                if let Some(intake) = terms.intake.as_ref().filter(|_| !is_signal) {
+                    let address = identity.address.unwrap_or(peer.address());
+                    let client = (identity.audience == Audience::Public).then_some(address);
+                    check_intake(intake, service.name(), &path, client, released)?;
+                }
+                if terms.pins.is_some() || terms.share.is_some() {
+                    let request = SteeredRequest {
+                        head,
+                        bytes,
+                        path: &path,
+                        client: identity.address,
+                        is_secure: peer.tls().is_some()
+                            || identity.forwarded.is_some() && is_https(lines),
+                        is_internal: identity.audience == Audience::Internal,
+                        is_signal,
+                        now: connection.now(),
+                    };
+                    let is_up = |color| service.side(color).pool().has_endpoint_up();
+                    let sides = Sides { generation: table.generation(), active, is_up };
+                    Continued { visit, cookies } = decide(terms, &sides, &request);
+                }
             }
             let choice = (index, visit);
             let shows_color = identity.audience == Audience::Internal || rules.public_headers;
