@@ -9,7 +9,10 @@ use std::{
 
 use tracing::info;
 
-use super::events::{EndedStreams, EventKind, Events};
+use super::{
+    event_kinds::{EndedStreams, EventKind},
+    events::Events,
+};
 use crate::{
     model::{Color, ServiceName, StreamEnd, StreamKind, StreamPolicies},
     switch::{Drain, Service, StreamEnding},

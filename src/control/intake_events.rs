@@ -2,11 +2,7 @@
 
 use tracing::info;
 
-use super::{
-    change::Actor,
-    events::{EventKind, Events},
-    holds::timestamp,
-};
+use super::{change::Actor, event_kinds::EventKind, events::Events, holds::timestamp};
 use crate::{
     continuity::{HoldTerm, Maintenance},
     model::{Difference, ServiceName},

@@ -9,6 +9,7 @@ mod catalog;
 mod change;
 mod drains;
 mod endings;
+mod event_kinds;
 mod events;
 mod handle;
 mod holds;
@@ -44,7 +45,8 @@ pub use self::{
     },
     drains::{ClaimCounts, DrainGoal, DrainSnapshot},
     endings::{ColorIsActive, EndingSnapshot},
-    events::{EndedStreams, Event, EventKind, Events, GateSummary, Subscription},
+    event_kinds::{EndedStreams, Event, EventKind, GateSummary},
+    events::{Events, Subscription},
     handle::Control,
     holds::{Holds, PinsSnapshot, SideRequests, timestamp},
     intake::IntakeChange,

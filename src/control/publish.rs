@@ -6,7 +6,8 @@ use tracing::{error, info, warn};
 
 use super::{
     change::Actor,
-    events::{EventKind, Events},
+    event_kinds::EventKind,
+    events::Events,
     share_events::ShareEvent,
     shared::{Applied, ControlShared},
 };

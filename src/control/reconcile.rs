@@ -16,7 +16,7 @@ use tracing::info;
 use super::{
     catalog::Catalog,
     change::Actor,
-    events::EventKind,
+    event_kinds::EventKind,
     intake_events::publish_intakes,
     intake_terms::LiveHolds,
     pin_terms::TermsFactory,
