@@ -6,7 +6,7 @@ use serde_json::json;
 use tokio::sync::Semaphore;
 
 use super::{Browser, application, get, pinned};
-use crate::support::{Client, TestProxy, client};
+use crate::support::{Client, TestProxy, client, eventually};
 
 #[tokio::test]
 async fn a_page_goes_on_with_its_version_and_a_new_page_gets_the_new_one() {
@@ -248,16 +248,26 @@ async fn a_service_of_a_group_is_held_by_pins_that_another_one_has_set() {
         .services(&api("blue", &blue))
         .services(&api("green", &green))
         .services("[service.api.pin]\ngroup = \"shop\"\nstart = [\"path:/api/begin\"]\n")
+        .services("[service.alone]\npath = \"/alone\"\n")
+        .services(&api("blue", &blue))
+        .services(&api("green", &green))
+        .services("[service.alone.pin]\n")
         .start();
-    // The pins of an earlier process to this color are void, and the service has set none since.
+    // The pins of an earlier process to these colors are void, and the services have set none since.
     let body = json!({"endpoints": [green.address.to_string()], "force": true}).to_string();
-    assert_eq!(proxy.call("PUT", "/v1/services/api/pools/green", "", &body).await.status, 200);
-    proxy.promote(&[("web", "green"), ("api", "green")]).await;
+    for service in ["api", "alone"] {
+        let path = format!("/v1/services/{service}/pools/green");
+        assert_eq!(proxy.call("PUT", &path, "", &body).await.status, 200);
+    }
+    let all = |color| [("web", color), ("api", color), ("alone", color)];
+    proxy.promote(&all("green")).await;
     let mut browser = Browser::of(&proxy).await;
     assert_eq!(browser.navigate("/").await.text(), "green");
-    proxy.promote(&[("web", "blue"), ("api", "blue")]).await;
-    // Longer than the time in which a window without pins is closed.
-    tokio::time::sleep(std::time::Duration::from_millis(300)).await;
+    proxy.promote(&all("blue")).await;
+    // A service without a group is not held: by now the same check has been made for all.
+    let is_drained = async |service| proxy.drain(service).await["drained"] == true;
+    eventually("the window of one service is closed", async || is_drained("alone").await).await;
+    assert!(!is_drained("api").await);
     assert_eq!(browser.fetch("/script").await, "green");
     assert_eq!(browser.fetch("/api/list").await, "green");
 }
