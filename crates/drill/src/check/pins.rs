@@ -40,17 +40,29 @@ impl<'a> Transactions<'a> {
 
     /// Whether the pins to a color had certainly ended when a request began.
     pub(super) fn are_pins_over(&self, request: &Request, color: Color) -> bool {
-        let Some(age) = self.history.pin_age else { return false };
+        let Some((flip, age)) = self.end_of_pins(request, color) else { return false };
+        let end = flip.acknowledged.saturating_add(age).saturating_add(CLOCK);
+        flip.outcome == FlipOutcome::Acknowledged && request.began > end
+    }
+
+    /// Whether the pins to a color may have ended when a request was routed.
+    pub(super) fn may_pins_be_over(&self, request: &Request, color: Color) -> bool {
+        let end = self.end_of_pins(request, color);
+        end.is_some_and(|(flip, age)| {
+            request.routed().saturating_add(CLOCK) >= flip.called.saturating_add(age)
+        })
+    }
+
+    /// The flip away from a color after which a request was routed, and the time after it in which pins end.
+    fn end_of_pins(&self, request: &Request, color: Color) -> Option<(&'a Flip, u64)> {
+        let age = self.history.pin_age?;
         let change = |flip: &'a Flip| {
             let own = flip.changes.iter().find(|it| it.0 == request.service)?;
             (flip.outcome != FlipOutcome::Refused).then_some((flip, own.1))
         };
         let before = self.history.flips.iter().filter_map(change);
         let last = before.take_while(|(flip, _)| flip.called <= request.routed()).last();
-        last.is_some_and(|(flip, to)| {
-            let end = flip.acknowledged.saturating_add(age).saturating_add(CLOCK);
-            to != color && flip.outcome == FlipOutcome::Acknowledged && request.began > end
-        })
+        last.filter(|(_, to)| *to != color).map(|(flip, _)| (flip, age))
     }
 
     /// Whether an asset may have been asked of both colors: a flip was made since its page began to load.

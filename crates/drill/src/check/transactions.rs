@@ -26,8 +26,12 @@ impl Checker<'_> {
                 // There is no response of an application: checked as `answered`.
                 continue;
             }
-            if request.kind == Kind::Scan && transactions.are_pins_over(request, color) {
-                // It is a request like any other: checked as `register`.
+            // Without its pin, it is a request like any other: checked as `register`.
+            let may_be_free = match request.color == Some(color) {
+                true => transactions.are_pins_over(request, color),
+                false => transactions.may_pins_be_over(request, color),
+            };
+            if request.kind == Kind::Scan && may_be_free {
                 continue;
             }
             builder.finding.checked += 1;

@@ -17,7 +17,7 @@ fn transaction(kind: Kind, color: Color, began: u64) -> History {
     let next = request(11, kind, color, began, began + 10, began + 10);
     let mut history = history(vec![first, Request { transaction: 10, ..next }]);
     history.drained = None;
-    history.pin_age = Some(10_000);
+    history.pin_age = Some(SECOND);
     history
 }
 
@@ -57,7 +57,7 @@ fn a_request_of_a_transaction_with_another_color_must_have_the_active_one() {
 
 #[test]
 fn a_pin_ends_and_an_asset_does_not() {
-    let late = 110 + 10_000 + 20_000_000;
+    let late = 110 + SECOND + 20_000_000;
     for (kind, began, expected) in [
         (Kind::Scan, late, &[][..]),
         (Kind::Scan, late + 1, &[(Promise::Register, 1)]),
@@ -67,6 +67,12 @@ fn a_pin_ends_and_an_asset_does_not() {
     }
     // What comes after the pin has ended belongs to the active color.
     assert_eq!(broken(&transaction(Kind::Scan, Green, late + 1)), []);
+    // Meanwhile both colors are right: the proxy counts from a time between the call and the acknowledgement.
+    for began in [100 + SECOND, late] {
+        assert_eq!([Blue, Green].map(|it| broken(&transaction(Kind::Scan, it, began))), [[], []]);
+    }
+    let before = transaction(Kind::Scan, Green, SECOND - 30_000_000);
+    assert_eq!(broken(&before), [(Promise::Pinned, 1)]);
     // The color is active again, so its pins are valid again.
     let mut history = transaction(Kind::Scan, Blue, late + 1);
     history.flips.push(flip(Blue, 500, 510));
