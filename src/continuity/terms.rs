@@ -78,7 +78,8 @@ pub enum Carried {
 // === impl Continuity ===
 
 impl Continuity {
-    /// Whether the pool of a color has been active since its endpoints were set.
+    /// Whether the pool of a color has had clients of the public since its endpoints were set: it was active, or a gradual
+    /// promotion gave it a share.
     #[must_use]
     pub fn was_served(&self, color: Color) -> bool {
         self.served[color as usize]

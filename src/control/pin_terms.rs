@@ -47,7 +47,7 @@ impl<'a> TermsFactory<'a> {
         }
         let old = old.and_then(|it| it.pins.as_ref());
         let pins = spec.pins.as_ref().map(|it| self.pins(name, it, state, old));
-        let served = Color::BOTH.map(|it| state.pool(it).served);
+        let served = Color::BOTH.map(|it| state.pool(it).served || state.pool(it).shared);
         let share = state.share.as_ref().map(|it| {
             let ShareState { generation, color, has_first, secret, .. } = it;
             let settings = Arc::clone(&spec.share);

@@ -426,7 +426,7 @@ fn set_pool(
     let pool = service.pool_mut(color);
     // Version and endpoints change with every deployment; protocol and TLS are those of the file.
     pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
-    (pool.served, pool.set_by) = (is_active, set_by);
+    (pool.served, pool.shared, pool.set_by) = (is_active, false, set_by);
     service.revoke_approvals(color);
     let mut next = state.clone();
     next.services.insert(name.clone(), Arc::new(service));

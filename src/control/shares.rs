@@ -45,6 +45,7 @@ pub(super) fn begin(
                 has_first: *has_first,
                 secret,
             });
+            service.note_share();
         });
     }
 }
@@ -63,6 +64,7 @@ pub(super) fn raise(
             if let Some(share) = service.share.as_mut().filter(|it| it.next_percent().is_some()) {
                 share.step += 1;
                 share.until = after(now_ms, share.step_for);
+                service.note_share();
             }
         });
     }

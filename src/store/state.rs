@@ -95,6 +95,8 @@ pub struct PoolState {
     pub runtime: Option<PoolSpec>,
     /// Whether the pool has been active since its endpoints were set.
     pub served: bool,
+    /// Whether a gradual promotion has given the pool a share of the clients since its endpoints were set.
+    pub shared: bool,
     /// The authenticated caller that set the endpoints; `None` for the file and for callers without a token.
     pub set_by: Option<Arc<str>>,
     /// Pins of earlier generations are void: another pool had the color then, or was rolled back.
@@ -282,6 +284,13 @@ impl ServiceState {
         self.pool_mut(color).served = true;
     }
 
+    /// Notes that the candidate has its share of the clients.
+    pub fn note_share(&mut self) {
+        if let Some(color) = self.share.as_ref().filter(|it| it.percent() > 0).map(|it| it.color) {
+            self.pool_mut(color).shared = true;
+        }
+    }
+
     /// Whether the file's entry for a pool differs from what it was when this was written.
     #[must_use]
     pub fn differs_from_file(&self, color: Color, file: &PoolSpec) -> bool {
@@ -362,6 +371,7 @@ impl PoolState {
             file,
             runtime: None,
             served: false,
+            shared: false,
             set_by: None,
             pins_since: Generation(0),
             retired_at: None,

@@ -83,6 +83,29 @@ async fn before_during_and_after_a_flip_the_assets_of_both_active_versions_are_f
     assert_eq!(get(&proxy, GREEN).await.0, 404);
 }
 
+/// A page that the candidate has sent needs its files, also from a client that keeps no cookies, and also after a rollback.
+#[tokio::test]
+async fn the_assets_of_a_candidate_are_found_since_it_has_a_share_of_the_public() {
+    let (blue, green) = colors().await;
+    let proxy = service(&blue, &green, "").start();
+    let promote = async |body: &str| {
+        let body = format!(r#"{{"services": {{"web": "green"}}, "step_for": "1h", {body}}}"#);
+        let answer = proxy.call("POST", "/v1/promote", "", &body).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    };
+    promote(r#""steps": [1, 100], "first": true"#).await;
+    assert_eq!(get(&proxy, GREEN).await.0, 404, "its share is 0 %");
+    promote(r#""steps": [1, 100]"#).await;
+    assert_eq!(get(&proxy, GREEN).await, found("green", GREEN));
+    assert_eq!(get(&proxy, BLUE).await, found("blue", BLUE));
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    assert_eq!(get(&proxy, GREEN).await, found("green", GREEN), "it was taken back");
+    let pool = serde_json::json!({"version": "3", "endpoints": [green.address.to_string()]});
+    let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &pool.to_string()).await;
+    assert_eq!(set.status, 200, "{}", set.text());
+    assert_eq!(get(&proxy, GREEN).await.0, 404, "these endpoints had no share");
+}
+
 #[tokio::test]
 async fn an_internal_client_may_ask_a_color_that_was_never_active_and_sees_where_it_comes_from() {
     let (blue, green) = colors().await;

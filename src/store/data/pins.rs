@@ -1,4 +1,4 @@
-//! The parts of the state that pins need: the history of a service, and the keys.
+//! The parts of the state that pins and assets need: the history of a service and of its pools, and the keys.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::{
     store::state::{PinKeyState, PoolState, ServiceState},
 };
 
-/// What a service needs for pins, at the top of its entry.
+/// What a service needs for pins and assets, at the top of its entry.
 #[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(default)]
 pub(super) struct PinsData {
@@ -29,6 +29,8 @@ struct PoolPinsData {
     since: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     retired_at: Option<u64>,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    shared: bool,
 }
 
 /// A key that signs pins. Its number is the key of the entry.
@@ -50,8 +52,11 @@ impl PinsData {
     }
 
     pub(super) fn of(state: &ServiceState) -> Self {
-        let pool =
-            |it: &PoolState| PoolPinsData { since: it.pins_since.0, retired_at: it.retired_at };
+        let pool = |it: &PoolState| PoolPinsData {
+            since: it.pins_since.0,
+            retired_at: it.retired_at,
+            shared: it.shared,
+        };
         Self {
             history: state.history.iter().map(|it| (it.from.0, it.color.into())).collect(),
             blue: pool(&state.blue),
@@ -71,14 +76,15 @@ impl PinsData {
         for (pool, data) in [(&mut state.blue, blue), (&mut state.green, green)] {
             pool.pins_since = Generation(data.since);
             pool.retired_at = data.retired_at;
+            pool.shared = data.shared;
         }
     }
 }
 
 impl PoolPinsData {
     fn is_empty(&self) -> bool {
-        let Self { since, retired_at } = self;
-        *since == 0 && retired_at.is_none()
+        let Self { since, retired_at, shared } = self;
+        *since == 0 && retired_at.is_none() && !shared
     }
 }
 

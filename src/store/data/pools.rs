@@ -76,7 +76,8 @@ struct TlsData {
 impl From<&PoolState> for PoolData {
     fn from(state: &PoolState) -> Self {
         // The others stand at the top of the entry, where older versions keep them.
-        let PoolState { file, runtime, served, set_by: _, pins_since: _, retired_at: _ } = state;
+        let PoolState { file, runtime, served, shared: _, set_by: _, pins_since: _, retired_at: _ } =
+            state;
         Self { file: file.into(), runtime: runtime.as_ref().map(Into::into), served: *served }
     }
 }

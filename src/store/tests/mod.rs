@@ -120,7 +120,10 @@ fn step(before: &State, number: u64) -> State {
         0 => state.green.runtime = Some(spec(&many)),
         1 => state.promote(state.active.other()),
         2 => state.green.runtime = None,
-        _ => state.blue.served = !state.blue.served,
+        _ => {
+            state.blue.served = !state.blue.served;
+            state.green.shared = !state.green.shared;
+        }
     }
     next.services.insert(service.clone(), Arc::new(state));
     match number % 5 {
