@@ -389,6 +389,80 @@ async fn a_websocket_that_is_closed_is_found_where_it_has_to_stay() {
     is_found(Fault::ClosesAll, (&report, code), "kept", &[]);
 }
 
+/// Two steps of a share, and the last one: 1.5 s, in which 15 clients a second come to each service that keep cookies.
+const GRADUAL: &[&str] = &["--step=at 200ms gradual web 20,60,100 700ms", "--rate=300"];
+
+const VISITORS: &str = "short=80,visitor=10,ws=5,sse=5";
+
+#[tokio::test]
+async fn a_good_gradual_promotion_breaks_no_promise() {
+    let (report, code) = drill(Fault::None, VISITORS, GRADUAL).await;
+    assert_eq!(code, Some(0), "{report:#}");
+    for promise in ["answered", "register", "once", "kept", "drained", "sticky"] {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
+    let promises = report["promises"].as_array().expect("promises");
+    let sticky = promises.iter().find(|it| it["name"] == "sticky").expect("a promise");
+    assert!(sticky["checked"].as_u64() > Some(20), "{report:#}");
+    assert_eq!(report["flips"]["succeeded"], 1, "{report:#}");
+    let again = ["--step=every 900ms gradual web 30,100 400ms", "--steady=0s"];
+    let (report, code) = drill(Fault::None, VISITORS, &again).await;
+    assert_eq!(code, Some(0), "{report:#}");
+}
+
+/// Beside pins, whose pages and scans keep their color while the share rises, and with a proxy that is killed meanwhile.
+#[test]
+fn flipgate_promotes_gradually_and_no_client_goes_back() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let report = format!("--report={}", folder.path().join("report.html").display());
+    let output = process::run(&[
+        "drill",
+        "--demo",
+        "--json",
+        "--services=2",
+        "--rate=100",
+        "--stream-time=400ms",
+        "--duration=8s",
+        "--mix=short=60,pair=10,visitor=10,scan=5,page=5,ws=5,sse=5,refused-preview=3,preview=3",
+        "--step=at 500ms gradual web 20,50,100 1s",
+        "--step=at 1500ms kill proxy",
+        "--step=at 2s start proxy",
+        "--step=at 5500ms gradual web 100",
+        "--step=at 7s flip",
+        &report,
+    ]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(
+        output.status.code(),
+        Some(0),
+        "{text}\n{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    let report: Value = serde_json::from_str(&text).expect("JSON");
+    for promise in ["answered", "register", "private", "pinned", "whole_page", "sticky"] {
+        assert_eq!(state(&report, promise), "held", "{promise}: {report:#}");
+    }
+    assert!(report["flips"]["succeeded"].as_u64() >= Some(2), "{report:#}");
+}
+
+#[tokio::test]
+async fn a_client_that_loses_the_candidate_is_found() {
+    for fault in [Fault::DrawsAgain, Fault::MovesOthers] {
+        let (report, code) = drill(fault, VISITORS, GRADUAL).await;
+        is_found(fault, (&report, code), "sticky", &[]);
+        let text = report["violations"][0]["text"].as_str().expect("a sentence");
+        assert!(text.contains("although its client had got green"), "{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_share_of_nobody_is_found() {
+    let (report, code) = drill(Fault::MovesNobody, VISITORS, GRADUAL).await;
+    is_found(Fault::MovesNobody, (&report, code), "sticky", &[]);
+    let text = report["violations"][0]["text"].as_str().expect("a sentence");
+    assert!(text.contains("new clients of web got green while its share was"), "{text}");
+}
+
 /// The drill once checked only the last flip of each service.
 #[tokio::test]
 async fn a_drained_event_that_never_comes_is_found() {
@@ -451,6 +525,8 @@ fn mistakes_on_the_command_line_are_exit_code_2_before_any_request() {
         ),
         (&["--demo", "--mix=long=1"], "there is no kind `long`"),
         (&["--demo", "--mix=scan=1", "--step=at 1s rollback web"], "ends transactions"),
+        (&["--demo", "--mix=short=1", "--step=at 1s gradual web 100"], "add visitor=10"),
+        (&[nowhere, "--flip=true {color}", "--step=at 1s gradual web 100"], "admin API"),
         (&["--demo", "--step=at 31s flip"], "never due"),
         (&["--demo", "--flip-every=30s"], "never due"),
         (&["--demo", "--step=at 1s promote web=blue web=green"], "each service once"),

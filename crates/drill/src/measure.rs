@@ -165,6 +165,7 @@ pub(super) mod tests {
     pub(crate) fn short(due: u64, ended: u64) -> Request {
         Request {
             transaction: 0,
+            client: 0,
             id: due,
             service: 0,
             kind: Kind::Short,

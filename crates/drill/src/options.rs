@@ -5,7 +5,11 @@ use std::{net::IpAddr, net::SocketAddr, path::PathBuf, str::FromStr, time::Durat
 use flipgate_api::Caller;
 use http::Uri;
 
-use super::{program::Program, record::Kind, steps::ScriptLine};
+use super::{
+    program::Program,
+    record::Kind,
+    steps::{ScriptLine, Step},
+};
 use crate::{color::Color, protocol::Protocol};
 
 /// The options of a drill.
@@ -159,14 +163,15 @@ impl Mix {
     }
 
     /// The default mix of a demo, in which the drill knows the internal networks: with both kinds of previews, and with
-    /// pairs if there are several services.
+    /// pairs if there are several services, and with visitors for gradual promotions.
     #[must_use]
-    pub fn demo_default(services: usize) -> Self {
-        use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Ws};
+    pub fn demo_default(services: usize, has_visitors: bool) -> Self {
+        use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Visitor, Ws};
         let short = if services > 1 { [(Short, 66), (Pair, 20)] } else { [(Short, 86), (Pair, 0)] };
+        let visitors = if has_visitors { Some((Visitor, 10)) } else { None };
         let others =
             [(Download, 2), (Upload, 2), (Ws, 2), (Sse, 2), (RefusedPreview, 3), (Preview, 3)];
-        Self(short.into_iter().chain(others).collect())
+        Self(short.into_iter().chain(others).chain(visitors).collect())
     }
 
     /// A random kind, by weight.
@@ -186,6 +191,12 @@ impl Mix {
     #[must_use]
     pub fn has_transactions(&self) -> bool {
         Kind::ALL.into_iter().any(|it| it.is_transaction() && self.has(it))
+    }
+
+    /// Whether some of its clients keep cookies.
+    #[must_use]
+    pub fn has_cookies(&self) -> bool {
+        Kind::ALL.into_iter().any(|it| it.keeps_cookies() && self.has(it))
     }
 
     /// Whether it has a kind.
@@ -232,6 +243,15 @@ impl std::fmt::Display for Mix {
         let parts: Vec<_> =
             parts.map(|(kind, weight)| format!("{}={weight}", kind.name())).collect();
         write!(f, "{}", parts.join(","))
+    }
+}
+
+// === impl Options ===
+
+impl Options {
+    /// Whether a step promotes a color gradually.
+    pub(super) fn is_gradual(&self) -> bool {
+        self.steps.iter().any(|it| matches!(it.step, Step::Gradual(..)))
     }
 }
 

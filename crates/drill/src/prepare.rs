@@ -118,6 +118,14 @@ pub(super) fn check_steps(
                     ));
                 }
             }
+            Step::Gradual(name, ..) => {
+                known(name)?;
+                if options.mix.as_ref().is_some_and(|it| !it.has_cookies()) {
+                    return usage(format!(
+                        "`{step}` needs clients with cookies: add visitor=10 to --mix"
+                    ));
+                }
+            }
             Step::Process(_, ProcessName::Proxy) if !processes.has_proxy() => {
                 return usage("the drill did not start the proxy; use --proxy COMMAND".to_owned());
             }
@@ -136,10 +144,11 @@ pub(super) fn check_steps(
                 | Step::Reload
                 | Step::Refuse(_)
                 | Step::Guard(..)
+                | Step::Gradual(..)
         );
         if is_of_admin && !matches!(control, Control::Admin(_)) {
             return usage(
-                "rollback, replace, reload, refuse and guard need Flipgate's admin API; use --admin URL"
+                "rollback, replace, reload, refuse, guard and gradual need Flipgate's admin API; use --admin URL"
                     .to_owned(),
             );
         }
@@ -191,7 +200,7 @@ pub(super) async fn active_colors(
 
 pub(super) fn load_plan(options: &Options, target: &Target) -> LoadPlan {
     let mix = options.mix.clone().unwrap_or_else(|| match target.demo {
-        Some(_) => Mix::demo_default(target.names().len()),
+        Some(_) => Mix::demo_default(target.names().len(), options.is_gradual()),
         None => Mix::default_mix(),
     });
     LoadPlan {

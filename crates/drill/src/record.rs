@@ -30,6 +30,8 @@ pub enum Kind {
     Scan,
     /// A page, or one of its assets, which only the version of the page has.
     Page,
+    /// A call of a client that keeps its cookies, and that belongs to no transaction.
+    Visitor,
 }
 
 /// How a request ended.
@@ -72,6 +74,8 @@ pub(crate) struct Request {
     pub id: u64,
     /// The number of the first request of its transaction; 0 if it belongs to none.
     pub transaction: u64,
+    /// The number of the first request of its client; 0 if the client keeps no cookies.
+    pub client: u64,
     /// The index of its service.
     pub service: u8,
     /// Its kind.
@@ -262,6 +266,32 @@ pub(crate) enum TrialResult {
     Missed,
 }
 
+/// A gradual promotion: until its end, the candidate has a share of the clients.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub(crate) struct GradualPromotion {
+    /// The service.
+    pub service: u8,
+    /// The candidate.
+    pub color: Color,
+    /// The time before the call.
+    pub from: u64,
+    /// When the candidate was seen to be active, or to have no share any more. [`u64::MAX`] if the drill ended before that.
+    pub until: u64,
+    /// The shares that were seen, in order of time.
+    pub steps: Vec<ShareStep>,
+}
+
+/// A time in which a candidate certainly had this share of the clients.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(crate) struct ShareStep {
+    /// In percent.
+    pub percent: u8,
+    /// When it was seen first.
+    pub from: u64,
+    /// When it was seen last.
+    pub until: u64,
+}
+
 /// Everything that a drill recorded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct History {
@@ -285,6 +315,8 @@ pub(crate) struct History {
     pub kills: Vec<Kill>,
     /// The steps with a color that failed on purpose.
     pub trials: Vec<Trial>,
+    /// The gradual promotions, in order of time.
+    pub gradual: Vec<GradualPromotion>,
     /// For how long transactions may stay on a replaced color, in nanoseconds. `None` if the proxy has no pins.
     pub pin_age: Option<u64>,
     /// Samples of the requests in flight.
@@ -330,6 +362,17 @@ impl Request {
     }
 }
 
+// === impl GradualPromotion ===
+
+impl GradualPromotion {
+    /// Whether a request may have been routed before its end, and after its begin.
+    pub(crate) fn covers(&self, request: &Request) -> bool {
+        self.service == request.service
+            && request.began <= self.until
+            && request.routed() >= self.from
+    }
+}
+
 // === impl EventGaps ===
 
 impl EventGaps {
@@ -352,7 +395,7 @@ impl EventGaps {
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Short,
         Self::Pair,
         Self::Download,
@@ -363,6 +406,7 @@ impl Kind {
         Self::Preview,
         Self::Scan,
         Self::Page,
+        Self::Visitor,
     ];
 
     /// The name, as in `--mix`.
@@ -379,6 +423,7 @@ impl Kind {
             Self::Preview => "preview",
             Self::Scan => "scan",
             Self::Page => "page",
+            Self::Visitor => "visitor",
         }
     }
 
@@ -392,6 +437,12 @@ impl Kind {
     #[must_use]
     pub fn is_transaction(self) -> bool {
         matches!(self, Self::Scan | Self::Page)
+    }
+
+    /// Whether its client keeps cookies.
+    #[must_use]
+    pub fn keeps_cookies(self) -> bool {
+        self.is_transaction() || self == Self::Visitor
     }
 
     /// Whether a proxy may retry it on another endpoint.

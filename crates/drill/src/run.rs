@@ -149,18 +149,28 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         }
     }
     let reports_drains = runner.reports_drains();
-    let ScenarioLog { flips, drained, event_gaps, kills, trials, in_flight, steps, mut failures } =
-        runner.log.take();
+    let ScenarioLog {
+        flips,
+        drained,
+        event_gaps,
+        kills,
+        trials,
+        gradual,
+        in_flight,
+        steps,
+        mut failures,
+    } = runner.log.take();
     if requests.len() as u64 >= REQUESTS_MAX {
         let text = format!(
             "the load ended early, after {REQUESTS_MAX} requests, which are all that the drill can record"
         );
         failures.push(Failure { from: times.until, until: times.until, text });
     }
-    let has_flips = options
-        .steps
-        .iter()
-        .any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_)));
+    let has_flips = options.is_gradual()
+        || options
+            .steps
+            .iter()
+            .any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_)));
     let incomplete = match has_flips {
         _ if stop.is_cancelled() => Some("it was stopped before its end"),
         true if flips.is_empty() => Some("it made no flip, although its steps have flips"),
@@ -182,6 +192,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         event_gaps,
         kills,
         trials,
+        gradual,
         pin_age: target.pin_age(),
         in_flight,
         instances,

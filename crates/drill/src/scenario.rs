@@ -3,6 +3,7 @@
 
 mod drain_observer;
 mod flips;
+mod gradual;
 mod schedule;
 mod trials;
 
@@ -23,8 +24,8 @@ use super::{
     options::Control,
     processes::{ArrivedRequests, Processes},
     record::{
-        DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, InFlightSample, Kill, StepRecord,
-        Trial,
+        DrainedEvent, EventGaps, Failure, Flip, FlipOutcome, GradualPromotion, InFlightSample,
+        Kill, StepRecord, Trial,
     },
     steps::{Action, ProcessName, ScriptLine, Step},
     target::{Target, configuration},
@@ -60,6 +61,7 @@ pub(super) struct ScenarioLog {
     pub(super) event_gaps: EventGaps,
     pub(super) kills: Vec<Kill>,
     pub(super) trials: Vec<Trial>,
+    pub(super) gradual: Vec<GradualPromotion>,
     pub(super) in_flight: Vec<InFlightSample>,
     pub(super) failures: Vec<Failure>,
     pub(super) steps: Vec<StepRecord>,
@@ -197,6 +199,9 @@ impl ScenarioRunner {
             Step::Reload => self.reload().await,
             Step::Refuse(name) => self.refuse(self.target.index(name)).await,
             Step::Guard(name, percent) => self.guard(self.target.index(name), *percent).await,
+            Step::Gradual(name, steps, time) => {
+                self.gradual(self.target.index(name), steps, *time).await
+            }
             Step::Process(action, process) => self.run_process_step(*action, process).await,
         };
         if let Err(error) = done {

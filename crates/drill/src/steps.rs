@@ -15,6 +15,7 @@
 //! at 20s      restart proxy             SIGTERM, wait, start
 //! at 30s      refuse web                the inactive color fails, and its promotion must be refused
 //! at 40s      guard web 20              the inactive color is promoted and fails 20 %, and must be rolled back
+//! at 50s      gradual web 10,50,100 2s  the inactive color is promoted step by step, each for at least two seconds
 //! ```
 
 use std::{collections::BTreeSet, fmt, str::FromStr, time::Duration};
@@ -57,6 +58,8 @@ pub enum Step {
     /// Promotes the inactive color of a service, and has it fail in this percentage of its requests: it must be rolled
     /// back.
     Guard(String, u8),
+    /// Promotes the inactive color of a service in these steps, in percent, each for at least this time.
+    Gradual(String, Vec<u8>, Duration),
     /// Starts or ends a process.
     Process(Action, ProcessName),
 }
@@ -104,6 +107,10 @@ impl fmt::Display for Step {
             Self::Reload => write!(f, "reload"),
             Self::Refuse(name) => write!(f, "refuse {name}"),
             Self::Guard(name, percent) => write!(f, "guard {name} {percent}"),
+            Self::Gradual(name, steps, time) => {
+                let steps: Vec<_> = steps.iter().map(ToString::to_string).collect();
+                write!(f, "gradual {name} {} {time:?}", steps.join(","))
+            }
             Self::Process(action, process) => {
                 let action = match action {
                     Action::Kill => "kill",
@@ -199,17 +206,36 @@ fn parse_step(words: &[&str]) -> Result<Step, String> {
             let percent = percent.ok_or("write guard SERVICE PERCENT, with 1 to 100 percent")?;
             Step::Guard((*service).to_owned(), percent)
         }
+        ["gradual", service, steps, time @ ..] => parse_gradual(service, steps, time)?,
         ["kill", process] => Step::Process(Action::Kill, parse_process(process)?),
         ["start", process] => Step::Process(Action::Start, parse_process(process)?),
         ["restart", process] => Step::Process(Action::Restart, parse_process(process)?),
         _ => {
             return Err(format!(
-                "`{}`: a step is flip, promote, rollback, replace, reload, kill, start, restart, refuse or guard",
+                "`{}`: a step is flip, promote, rollback, replace, reload, kill, start, restart, refuse, guard or gradual",
                 words.join(" ")
             ));
         }
     };
     Ok(step)
+}
+
+/// How long a step of a gradual promotion takes at least, if the script does not say so.
+const STEP_FOR: Duration = Duration::from_secs(1);
+
+fn parse_gradual(service: &str, steps: &str, time: &[&str]) -> Result<Step, String> {
+    let wrong = || {
+        format!("`{steps}`: write rising shares in percent that end with 100, such as 10,50,100")
+    };
+    let steps: Option<Vec<u8>> = steps.split(',').map(|it| it.parse().ok()).collect();
+    let is_right = |it: &Vec<u8>| it.is_sorted_by(|a, b| a < b) && it.last() == Some(&100);
+    let steps = steps.filter(|it| is_right(it) && it.first() > Some(&0)).ok_or_else(wrong)?;
+    let time = match time {
+        [] => STEP_FOR,
+        [time] => parse_time(time).map_err(|error| format!("`{time}`: {error}"))?,
+        _ => return Err("write gradual SERVICE STEPS TIME".to_owned()),
+    };
+    Ok(Step::Gradual(service.to_owned(), steps, time))
 }
 
 fn parse_pair(text: &str) -> Result<(String, Color), String> {
@@ -259,7 +285,8 @@ mod tests {
     fn a_script_is_read_line_by_line() {
         let text = "# a comment\n\nevery 200ms flip  # and another\nat 5s promote web=green api=blue\n\
                     at 1s kill web.green.2\nat 2s start proxy\nat 3s replace web.blue\nat 4s rollback\n\
-                    at 5s refuse web\nat 6s guard web\nat 7s guard web 20\n";
+                    at 5s refuse web\nat 6s guard web\nat 7s guard web 20\n\
+                    at 8s gradual web 1,50,100\nat 9s gradual web 100 2s\n";
         let lines = ScriptLine::parse_all(text).expect("a script");
         let (at, every) = (|it| When::At(Duration::from_secs(it)), When::Every);
         let web = || "web".to_owned();
@@ -273,6 +300,8 @@ mod tests {
             (at(5), Step::Refuse(web())),
             (at(6), Step::Guard(web(), 100)),
             (at(7), Step::Guard(web(), 20)),
+            (at(8), Step::Gradual(web(), vec![1, 50, 100], Duration::from_secs(1))),
+            (at(9), Step::Gradual(web(), vec![100], Duration::from_secs(2))),
         ];
         assert_eq!(lines, expected.map(|(when, step)| ScriptLine { when, step }));
         let texts: Vec<_> = lines.iter().map(|it| it.step.to_string()).collect();
@@ -286,6 +315,8 @@ mod tests {
             "refuse web",
             "guard web 100",
             "guard web 20",
+            "gradual web 1,50,100 1s",
+            "gradual web 100 2s",
         ];
         assert_eq!(texts, expected);
     }
@@ -308,6 +339,14 @@ mod tests {
             ("at 5s refuse", "a step is"),
             ("at 5s guard web 0", "1 to 100 percent"),
             ("at 5s guard web 5 5", "1 to 100 percent"),
+            ("at 5s gradual web", "a step is"),
+            ("at 5s gradual web 10,50", "end with 100"),
+            ("at 5s gradual web 50,10,100", "rising shares"),
+            ("at 5s gradual web 10,10,100", "rising shares"),
+            ("at 5s gradual web 0,100", "rising shares"),
+            ("at 5s gradual web 1000", "rising shares"),
+            ("at 5s gradual web 100 5", "write a time"),
+            ("at 5s gradual web 100 5s 5s", "gradual SERVICE STEPS TIME"),
         ] {
             let error = ScriptLine::parse_all(&format!("# first\n{bad}")).expect_err(bad);
             assert!(error.starts_with("line 2: ") && error.contains(why), "{bad}: {error}");

@@ -44,6 +44,8 @@ pub(super) struct DemoProxy {
     services: Vec<(String, [Vec<SocketAddr>; 2])>,
     /// Whether the services have a gate and a watch.
     pub(super) has_gates: bool,
+    /// Whether the services have a watch, for gradual promotions.
+    is_gradual: bool,
     /// For how long the services keep transactions. With that they have asset fallback, too.
     pub(super) pins: Option<Duration>,
     /// Whether the services close WebSockets after a flip.
@@ -115,6 +117,7 @@ impl Target {
                 .steps
                 .iter()
                 .any(|it| matches!(it.step, Step::Refuse(_) | Step::Guard(..))),
+            is_gradual: options.is_gradual(),
             pins,
             has_reconnects,
         };
@@ -274,8 +277,17 @@ async fn url_connector(
 
 /// The configuration of a demo. Two versions of it, with different limits of bodies, alternate at reloads.
 pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
-    let DemoProxy { file: _, socket, state, listen, services, has_gates, pins, has_reconnects } =
-        demo;
+    let DemoProxy {
+        file: _,
+        socket,
+        state,
+        listen,
+        services,
+        has_gates,
+        is_gradual,
+        pins,
+        has_reconnects,
+    } = demo;
     let mut text = format!(
         "state_dir = {:?}\nshutdown.patience = \"5s\"\nclients.internal = [\"127.0.0.1/32\"]\n\
          [log]\nlevel = \"warn\"\n[admin]\nlisten = {:?}\n[[listener]]\nlisten = \"{listen}\"\n",
@@ -295,11 +307,12 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
             list(blue),
             list(green),
         );
-        if *has_gates {
+        if *has_gates || *is_gradual {
             // All public clients of the drill have one address.
-            text.push_str(
-                "watch = { for = \"10m\", clients = 1 }\ngate.smoke = [{ path = \"/whoami\" }]\n",
-            );
+            text.push_str("watch = { for = \"10m\", clients = 1 }\n");
+        }
+        if *has_gates {
+            text.push_str("gate.smoke = [{ path = \"/whoami\" }]\n");
         }
         if let Some(max_age) = pins {
             let millis = max_age.as_millis();

@@ -140,6 +140,7 @@ impl ThreadClients {
         match kind {
             Kind::Scan => return self.scan(service, due).await,
             Kind::Page => return self.page(service, due).await,
+            Kind::Visitor => return self.visitor(service, due).await,
             Kind::Ws => return self.websockets(service, due).await,
             _ => {}
         }
@@ -196,6 +197,7 @@ impl ThreadClients {
         Request {
             id,
             transaction: 0,
+            client: 0,
             service: u8::try_from(service).unwrap_or(u8::MAX),
             kind,
             outcome: Outcome::Complete,
@@ -229,7 +231,8 @@ impl ThreadClients {
             | Kind::Preview
             | Kind::Ws
             | Kind::Scan
-            | Kind::Page => short(connector, idle, request).await,
+            | Kind::Page
+            | Kind::Visitor => short(connector, idle, request).await,
         }
     }
 

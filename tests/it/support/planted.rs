@@ -4,6 +4,7 @@ mod admin;
 mod closing;
 mod fault;
 mod pins;
+mod shares;
 
 use std::{
     convert::Infallible,
@@ -17,11 +18,11 @@ use std::{
 };
 
 pub(crate) use self::fault::Fault;
-use self::pins::Pins;
+use self::{pins::Pins, shares::Share};
 use bytes::Bytes;
 use flipgate::model::Color;
 use futures_util::stream;
-use http::{Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
 use hyper::{body::Incoming, client, server, service::service_fn, upgrade::Upgraded};
 use hyper_util::rt::TokioIo;
@@ -67,6 +68,8 @@ struct Table {
     drains: u64,
     /// The pins of each service.
     pins: Vec<Pins>,
+    /// The share of the candidate of each service that is promoted gradually.
+    shares: Vec<Option<Share>>,
 }
 
 /// The applications of one service, blue and green.
@@ -78,6 +81,8 @@ struct RequestInFlight {
     service: usize,
     color: Color,
     generation: u64,
+    /// The cookie that the client is given.
+    cookie: Option<HeaderValue>,
 }
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -103,6 +108,7 @@ impl Planted {
             replaced: vec![[None; 2]; services],
             drains: 0,
             pins: vec![Pins::default(); services],
+            shares: vec![None; services],
         };
         let (late, mut waiting) = mpsc::unbounded_channel::<(Instant, String)>();
         let proxy = Arc::new(Proxy {
@@ -169,7 +175,7 @@ async fn forward(
 ) -> Result<Response<Body>, io::Error> {
     let turn = proxy.asked.fetch_add(1, SeqCst);
     let is_chosen = turn % 40 == 39;
-    let in_flight = enter(&proxy, service, &request, is_chosen).await;
+    let mut in_flight = enter(&proxy, service, &request, is_chosen).await;
     if proxy.fault == Fault::Loses && is_chosen {
         return Err(io::Error::other("lost on purpose"));
     }
@@ -227,6 +233,9 @@ async fn forward(
     if begins {
         answer.headers_mut().insert(header::SET_COOKIE, pins::cookie(in_flight.color));
     }
+    if let Some(cookie) = in_flight.cookie.take() {
+        answer.headers_mut().append(header::SET_COOKIE, cookie);
+    }
     let is_altered = proxy.fault == Fault::Alters && is_chosen;
     let (head, body) = answer.into_parts();
     Ok(Response::from_parts(head, relayed(body, in_flight, is_altered)))
@@ -271,9 +280,13 @@ async fn enter(
     is_chosen: bool,
 ) -> RequestInFlight {
     let requested = request.headers().get("flipgate-preview").and_then(|it| it.to_str().ok());
-    let (color, generation) = {
+    let (color, generation, cookie) = {
         let mut table = proxy.table.lock().expect("no panic inside");
         let active = table.active[service];
+        let draw = table.shares[service].as_ref().filter(|_| shares::takes_cookie(request));
+        let draw = draw.map(|it| it.draw(request, proxy.fault));
+        let cookie = draw.as_ref().and_then(|it| it.cookie.clone());
+        let active_or_candidate = draw.and_then(|it| it.color).unwrap_or(active);
         let pinned = table.pins[service].color(request, active, proxy.fault == Fault::KeepsPins);
         let color = match proxy.fault {
             Fault::Leaks if is_chosen => table.active[service].other(),
@@ -281,18 +294,18 @@ async fn enter(
                 requested.and_then(|it| it.parse().ok()).unwrap_or(table.active[service])
             }
             Fault::MixesTransactions if is_chosen => active,
-            _ => pinned.unwrap_or(active),
+            _ => pinned.unwrap_or(active_or_candidate),
         };
         if proxy.fault != Fault::CountsLate {
             table.in_flight[service][color as usize] += 1;
         }
-        (color, table.generation)
+        (color, table.generation, cookie)
     };
     if proxy.fault == Fault::CountsLate {
         tokio::time::sleep(GAP).await;
         proxy.table.lock().expect("no panic inside").in_flight[service][color as usize] += 1;
     }
-    RequestInFlight { proxy: Arc::clone(proxy), service, color, generation }
+    RequestInFlight { proxy: Arc::clone(proxy), service, color, generation, cookie }
 }
 
 async fn ask(

@@ -83,10 +83,15 @@ impl<'a> Excuses<'a> {
     /// Whether a color may have had no endpoint for a request of a transaction that began there, since the drill had killed
     /// one. A pin to a color without an endpoint that is up is void.
     pub(super) fn may_have_lost_its_color(&self, request: &Request, color: Color) -> bool {
+        self.may_have_no_endpoint(request.service, color, request.ended)
+    }
+
+    /// Whether the drill had killed an endpoint of a color by a time.
+    pub(super) fn may_have_no_endpoint(&self, service: u8, color: Color, by: u64) -> bool {
         self.history.kills.iter().any(|kill| match kill.process {
             KilledProcess::Proxy => false,
-            KilledProcess::Upstream { service, color: killed, .. } => {
-                (service, killed) == (request.service, color) && kill.from <= request.ended
+            KilledProcess::Upstream { service: of, color: killed, .. } => {
+                (of, killed) == (service, color) && kill.from <= by
             }
         })
     }
@@ -114,7 +119,8 @@ impl<'a> Excuses<'a> {
     /// Whether a request may have been routed to a color: the color was active during the request, or a tester asked
     /// for it.
     fn may_have_reached(&self, request: &Request, color: Color) -> bool {
-        if request.kind == Kind::Preview {
+        if request.kind == Kind::Preview || self.history.gradual.iter().any(|it| it.covers(request))
+        {
             return true;
         }
         let History { initial, flips, .. } = self.history;
@@ -173,6 +179,15 @@ pub(super) fn writes(flips: &[Flip]) -> (Vec<RegisterWrite>, Vec<UnknownPeriod>)
         }
     }
     (writes, uncertain)
+}
+
+/// The times in which a gradual promotion gave clients of a service different colors.
+pub(super) fn gradual_periods(history: &History) -> impl Iterator<Item = UnknownPeriod> {
+    history.gradual.iter().map(|it| UnknownPeriod {
+        service: it.service,
+        from: it.from,
+        until: it.until,
+    })
 }
 
 /// What the responses to public clients show of the routing table.

@@ -31,6 +31,7 @@ pub(crate) fn check_history(history: &History) -> Verdict {
     checker.check_flips();
     checker.check_trials();
     checker.check_transactions();
+    checker.check_gradual_promotions();
     let Checker { mut findings, mut violations, excused, flips, .. } = checker;
     findings.sort_by_key(|it| it.promise);
     violations.sort_by_key(|it| it.at);
@@ -157,7 +158,8 @@ impl Checker<'_> {
 
     /// Checks that the routing table behaves as one register, for each service and for all services together.
     fn check_flip_order(&mut self) {
-        let (writes, uncertain) = analysis::writes(&self.history.flips);
+        let (writes, mut uncertain) = analysis::writes(&self.history.flips);
+        uncertain.extend(analysis::gradual_periods(self.history));
         // If the proxy honors the preview header of a public client, the response says nothing about the flips.
         let asks_for_color =
             |it: &RegisterRead| self.history.requests[it.request].kind == Kind::RefusedPreview;

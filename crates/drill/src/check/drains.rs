@@ -70,8 +70,10 @@ impl Checker<'_> {
             // Responses of the wrong color are reported by another promise.
             let asks_for_color = matches!(request.kind, Kind::Preview | Kind::RefusedPreview);
             // The proxy may ask a drained color for an asset that the active one does not have.
+            // A gradual promotion gives public clients both colors.
+            let may_be_shared = self.history.gradual.iter().any(|it| it.covers(request));
             if asks_for_color
-                || request.is_asset()
+                || (request.is_asset() || may_be_shared)
                 || self.wrong_color_requests.contains(&request.id)
             {
                 continue;

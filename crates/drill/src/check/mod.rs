@@ -3,6 +3,7 @@
 mod analysis;
 mod checker;
 mod drains;
+mod gradual;
 mod pins;
 pub mod register;
 mod transactions;
@@ -41,6 +42,8 @@ pub enum Promise {
     Pinned,
     /// A page gets all of its assets, from its version.
     WholePage,
+    /// A client that has got the candidate of a gradual promotion keeps it, and the candidate gets its share of the clients.
+    Sticky,
 }
 
 /// The result of the check of a promise.
@@ -107,7 +110,7 @@ pub struct FlipCounts {
 
 impl Promise {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Answered,
         Self::Register,
         Self::Together,
@@ -121,6 +124,7 @@ impl Promise {
         Self::Guarded,
         Self::Pinned,
         Self::WholePage,
+        Self::Sticky,
     ];
 
     /// The name, for people and programs.
@@ -140,6 +144,7 @@ impl Promise {
             Self::Guarded => "guarded",
             Self::Pinned => "pinned",
             Self::WholePage => "whole_page",
+            Self::Sticky => "sticky",
         }
     }
 
@@ -169,6 +174,10 @@ impl Promise {
             Self::Guarded => "a color that turns bad after its promotion is rolled back",
             Self::Pinned => "one version answers all calls of a transaction, also after a flip",
             Self::WholePage => "a page gets all of its assets, from its version",
+            Self::Sticky => {
+                "in a gradual promotion, a client that has got the new color keeps it, and the new color gets its share of \
+                 the clients"
+            }
         }
     }
 }
@@ -193,6 +202,8 @@ impl Verdict {
 
 #[cfg(test)]
 mod drains_tests;
+#[cfg(test)]
+mod gradual_tests;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]

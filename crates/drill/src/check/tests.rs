@@ -60,6 +60,7 @@ pub(super) fn request(
         active_at: 0,
         moved: 0,
         transaction: 0,
+        client: 0,
     }
 }
 
@@ -85,7 +86,14 @@ fn a_good_history_is_clean_and_every_promise_is_checked() {
         verdict.findings.iter().filter(|it| it.checked == 0).map(|it| it.promise).collect();
     assert_eq!(
         unchecked,
-        [Promise::Together, Promise::Gated, Promise::Guarded, Promise::Pinned, Promise::WholePage]
+        [
+            Promise::Together,
+            Promise::Gated,
+            Promise::Guarded,
+            Promise::Pinned,
+            Promise::WholePage,
+            Promise::Sticky,
+        ]
     );
     assert_eq!(verdict.findings.len(), Promise::ALL.len());
 }

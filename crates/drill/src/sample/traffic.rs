@@ -40,7 +40,7 @@ pub(super) async fn respond(
         "/upload" => upload(request).await,
         "/events" => events(identity, Duration::from_millis(millis)),
         "/ws" => websocket::respond(identity, request),
-        "/scan" | "/page" => private(short(id)),
+        "/scan" | "/page" | "/visit" => private(short(id)),
         kind if kind.starts_with("/asset/") => asset(identity, &kind["/asset/".len()..], id),
         _ => with_status(StatusCode::NOT_FOUND, format!("there is no kind of traffic {kind}\n")),
     }

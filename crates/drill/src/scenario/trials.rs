@@ -26,7 +26,7 @@ use crate::{
 const GUARD_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The interval at which the status is read meanwhile.
-const POLL_INTERVAL: Duration = Duration::from_millis(10);
+pub(super) const POLL_INTERVAL: Duration = Duration::from_millis(10);
 
 impl ScenarioRunner {
     /// Has the color that is not active fail, and calls for its promotion. Then repairs it.
@@ -120,7 +120,8 @@ impl ScenarioRunner {
     }
 }
 
-fn flip_of(service: u8, color: Color, called: u64) -> Flip {
+/// A flip of one service that the proxy has made.
+pub(super) fn flip_of(service: u8, color: Color, called: u64) -> Flip {
     Flip {
         changes: vec![(service, color)],
         called,

@@ -1,4 +1,4 @@
-//! Transactions: requests of one client that belong together.
+//! Clients of several requests: transactions, which belong together, and visitors, which only keep their cookies.
 
 use std::time::Duration;
 
@@ -15,9 +15,9 @@ use crate::{
     sample::{self, Content, asset_name, now_ns},
 };
 
-/// The calls of a scan. There are four of them in the time of a stream.
-const SCAN_CALLS: u32 = 10;
-const SCAN_RATE: u32 = 4;
+/// The calls of a scan and of a visitor. There are four of them in the time of a stream.
+const CALLS: u32 = 10;
+const CALL_RATE: u32 = 4;
 
 /// The assets of a page. There is one of them in the time of a stream.
 const PAGE_ASSETS: u32 = 10;
@@ -26,13 +26,13 @@ const PAGE_ASSETS: u32 = 10;
 #[derive(Debug, Default)]
 struct Cookies(Vec<(String, String)>);
 
-/// A client of a transaction.
+/// A client of several requests.
 struct Client<'a> {
     clients: &'a ThreadClients,
     service: usize,
     kind: Kind,
     /// The number of its first request; 0 before that.
-    transaction: u64,
+    first: u64,
     /// `None` for a client that keeps none.
     cookies: Option<Cookies>,
 }
@@ -45,12 +45,21 @@ pub(crate) fn page_time(stream_time: Duration) -> Duration {
 impl ThreadClients {
     /// A scanner: calls with their scan's number, and with the cookies that it was given. Ends with the first call that fails.
     pub(super) async fn scan(&self, service: usize, due: u64) {
-        let mut client = Client::new(self, service, Kind::Scan, true);
-        let (began, interval) = (Instant::now(), self.sizes.stream_time / SCAN_RATE);
-        for number in 0..SCAN_CALLS {
+        self.calls(Client::new(self, service, Kind::Scan, true), "/traffic/scan", due).await;
+    }
+
+    /// A client with its cookies, and with nothing that says that its calls belong together.
+    pub(super) async fn visitor(&self, service: usize, due: u64) {
+        self.calls(Client::new(self, service, Kind::Visitor, true), "/traffic/visit", due).await;
+    }
+
+    /// Makes the calls of a client, until one fails.
+    async fn calls(&self, mut client: Client<'_>, path: &str, due: u64) {
+        let (began, interval) = (Instant::now(), self.sizes.stream_time / CALL_RATE);
+        for number in 0..CALLS {
             sleep_until(began + interval * number).await;
             let due = if number == 0 { due } else { now_ns() };
-            if client.call("/traffic/scan", &[], due).await.is_none() {
+            if client.call(path, &[], due).await.is_none() {
                 return;
             }
         }
@@ -79,18 +88,23 @@ impl ThreadClients {
 impl<'a> Client<'a> {
     fn new(clients: &'a ThreadClients, service: usize, kind: Kind, keeps_cookies: bool) -> Self {
         let cookies = keeps_cookies.then(Cookies::default);
-        Self { clients, service, kind, transaction: 0, cookies }
+        Self { clients, service, kind, first: 0, cookies }
     }
 
     /// Makes a call and records it. Returns it if it is complete.
     async fn call(&mut self, path: &str, fields: &[(&str, &str)], due: u64) -> Option<Request> {
         let mut request = self.clients.request(self.kind, self.service, due);
-        if self.transaction == 0 {
-            self.transaction = request.id;
+        if self.first == 0 {
+            self.first = request.id;
         }
-        request.transaction = self.transaction;
+        if self.kind.is_transaction() {
+            request.transaction = self.first;
+        }
+        if self.cookies.is_some() {
+            request.client = self.first;
+        }
         let cookie = self.cookies.as_ref().and_then(Cookies::line);
-        let scan = self.transaction.to_string();
+        let scan = self.first.to_string();
         let mut fields = fields.to_vec();
         if self.kind == Kind::Scan {
             fields.push(("x-scan-id", &scan));

@@ -10,7 +10,7 @@ use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Frame, Incoming};
 
-use super::{Body, Fault, GAP, NAMES, Proxy, empty};
+use super::{Body, Fault, GAP, NAMES, Proxy, empty, shares::Share};
 
 impl Proxy {
     fn set(self: &Arc<Self>, service: usize, color: Color, generation: u64) {
@@ -47,7 +47,7 @@ impl Proxy {
                 active: table.active[place].to_string(),
                 previous: None,
                 damaged: false,
-                share: None,
+                share: table.shares[place].as_ref().map(Share::status),
                 watch: None,
                 confirm_by: None,
                 hold: None,
@@ -70,6 +70,10 @@ impl Proxy {
 
     /// Makes a flip as this proxy does.
     async fn promote(self: &Arc<Self>, request: PromoteRequest) -> Option<Status> {
+        if !request.steps.is_empty() {
+            self.promote_gradually(&request);
+            return Some(self.status());
+        }
         let place = |name: &str| NAMES.iter().position(|it| *it == name).expect("a service");
         let parsed =
             |(name, color): (String, String)| (place(&name), color.parse().expect("a color"));
@@ -109,7 +113,7 @@ impl Proxy {
     }
 
     /// All at once, under the lock.
-    fn set_all(self: &Arc<Self>, changes: &[(usize, Color)], generation: u64) {
+    pub(super) fn set_all(self: &Arc<Self>, changes: &[(usize, Color)], generation: u64) {
         let mut table = self.table.lock().expect("no panic inside");
         for (service, color) in changes {
             table.active[*service] = *color;

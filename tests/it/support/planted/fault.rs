@@ -53,4 +53,10 @@ pub(crate) enum Fault {
     ClosesAll,
     /// A WebSocket is closed with 1000, after which clients do not connect again.
     ClosesNormally,
+    /// In a gradual promotion, each request draws anew.
+    DrawsAgain,
+    /// In a gradual promotion, each step moves other clients.
+    MovesOthers,
+    /// In a gradual promotion, nobody moves before the last step.
+    MovesNobody,
 }

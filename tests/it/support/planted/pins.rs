@@ -66,8 +66,14 @@ pub(super) fn cookie(color: Color) -> HeaderValue {
 }
 
 fn cookie_of(headers: &HeaderMap) -> Option<Color> {
-    let (name, value) = headers.get(header::COOKIE)?.to_str().ok()?.split_once('=')?;
-    (name == COOKIE).then(|| value.parse().ok())?
+    value_of(headers, COOKIE)?.parse().ok()
+}
+
+/// The value of a cookie.
+pub(super) fn value_of<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    let line = headers.get(header::COOKIE)?.to_str().ok()?;
+    let mut pairs = line.split("; ").filter_map(|it| it.split_once('='));
+    pairs.find(|it| it.0 == name).map(|it| it.1)
 }
 
 impl Proxy {

@@ -123,7 +123,10 @@ impl DrillCommand {
             return Err(CommandError::usage(text));
         }
         let is_flip = |it: &ScriptLine| {
-            matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_))
+            matches!(
+                it.step,
+                Step::Flip(_) | Step::Promote(_) | Step::Rollback(_) | Step::Gradual(..)
+            )
         };
         if let Some(line) = steps.iter().find(|it| no_flips && is_flip(it)) {
             return Err(usage(format!("--no-flips, but a step is `{} {}`", line.when, line.step)));
