@@ -7,7 +7,7 @@
 //! The signature is SipHash-2-4, a keyed hash for short messages: a key of 128 bits and a tag of 64 bits, which has to be
 //! guessed over the network. It costs a pinned request a hundred instructions, where HMAC-SHA-256 costs some thousands.
 
-use std::{fmt, hash::Hasher as _, sync::Arc};
+use std::{cell::RefCell, fmt, hash::Hasher as _, sync::Arc};
 
 use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use siphasher::sip::SipHasher24;
@@ -31,6 +31,19 @@ pub struct PinKey {
     pub id: u32,
     /// The secret.
     pub secret: [u8; 16],
+}
+
+/// The last pin that was read on a connection. A client sends the same one again and again, so its signature is checked once,
+/// until the table changes.
+#[derive(Debug, Default)]
+pub struct LastPin(RefCell<Option<Box<ReadPin>>>);
+
+#[derive(Debug)]
+struct ReadPin {
+    text: [u8; TEXT],
+    pin: Pin,
+    /// The keys that verified it. Other services, and later tables, have others.
+    keys: Arc<[ScopedKey]>,
 }
 
 /// The keys of one scope, the newest first. The newest one signs, and all verify.
@@ -120,6 +133,29 @@ impl PinKeys {
             begin: Begin { generation, order, on_candidate },
             id: u64::from_be_bytes([0, 0, 0, i0, i1, i2, i3, i4]),
         })
+    }
+}
+
+// === impl LastPin ===
+
+impl LastPin {
+    /// What a text says, if one of the keys has signed it for their scope.
+    pub(super) fn read(&self, keys: &PinKeys, text: &[u8]) -> Option<Pin> {
+        let text: &[u8; TEXT] = text.try_into().ok()?;
+        let mut last = self.0.borrow_mut();
+        if let Some(known) = last.as_ref()
+            && known.text == *text
+            && Arc::ptr_eq(&known.keys, &keys.keys)
+        {
+            return Some(known.pin);
+        }
+        let pin = keys.verify(text)?;
+        let read = ReadPin { text: *text, pin, keys: Arc::clone(&keys.keys) };
+        match last.as_mut() {
+            Some(place) => **place = read,
+            None => *last = Some(Box::new(read)),
+        }
+        Some(pin)
     }
 }
 
@@ -246,6 +282,28 @@ mod tests {
 
     fn keys(ids: &[u32]) -> PinKeys {
         PinKeys::new(scope("web"), ids.iter().map(|it| key(*it)).collect())
+    }
+
+    #[test]
+    fn a_pin_that_was_read_before_is_valid_for_the_same_keys_only() {
+        let (keys, last) = (keys(&[1]), LastPin::default());
+        let text = keys.sign(PIN).expect("a key");
+        let mut forged = text.clone().into_bytes();
+        forged[TEXT - 1] ^= 1;
+        for _ in 0..2 {
+            assert_eq!(last.read(&keys, text.as_bytes()), Some(PIN));
+            assert_eq!(last.read(&keys, &forged), None);
+            assert_eq!(last.read(&keys, text[1..].as_bytes()), None);
+        }
+        let api = PinKeys::new(scope("api"), vec![key(1)]);
+        assert_eq!(last.read(&api, text.as_bytes()), None, "it is of another service");
+        assert_eq!(last.read(&self::keys(&[2]), text.as_bytes()), None, "its key is gone");
+        let other = self::keys(&[1, 2]);
+        let next = Pin { id: 7, ..PIN };
+        let by_other = other.sign(next).expect("a key");
+        assert_eq!(last.read(&other, by_other.as_bytes()), Some(next));
+        assert_eq!(last.read(&keys, by_other.as_bytes()), None);
+        assert_eq!(last.read(&other, text.as_bytes()), Some(PIN));
     }
 
     #[test]

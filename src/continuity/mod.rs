@@ -17,7 +17,7 @@ pub use self::{
     activity::PinActivity,
     hold::{Entry, Hold, HoldLimits, HoldSnapshot, HoldTerm, HoldTicket, Turn},
     intake::{HoldSettings, Intake, IntakeDecision, Maintenance, PassPath, PassPathError},
-    keys::{Pin, PinKey},
+    keys::{LastPin, Pin, PinKey},
     members::{Begin, MemberKey, Members},
     settings::{PinCarrier, PinSettings, PinStart, ValuePattern},
     share::{FirstToken, Share, ShareCarrier, ShareSecret, ShareSettings},

@@ -8,7 +8,7 @@ use std::{
 use super::{
     activity::PinActivity,
     intake::Intake,
-    keys::{Pin, PinKey, PinKeys, PinScope},
+    keys::{LastPin, Pin, PinKey, PinKeys, PinScope},
     members::{Begin, MemberKey},
     settings::{PinCarrier, PinSettings},
     share::Share,
@@ -186,10 +186,10 @@ impl ServicePins {
             && Arc::ptr_eq(activity, &other.activity)
     }
 
-    /// What a cookie says, if Flipgate has signed it.
+    /// What a cookie says, if Flipgate has signed it. `last` is the last one of the connection.
     #[must_use]
-    pub fn read(&self, text: &[u8]) -> Option<Pin> {
-        self.keys.verify(text)
+    pub fn read(&self, text: &[u8], last: &LastPin) -> Option<Pin> {
+        last.read(&self.keys, text)
     }
 
     /// The text of a pin for a transaction that begins.

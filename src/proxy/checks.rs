@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::{
-    cookies,
+    cookies::{self, OwnCookies},
     direct_client::DirectClient,
     forwarded_chain::ForwardedInfo,
     headers::{FlipgateHeaders, ResponseRewrite, put_answer},
@@ -131,7 +131,7 @@ pub fn chain(forwarded: &[u8]) {
     }
 }
 
-/// The preview cookie is removed, and every other cookie stays.
+/// The cookies of Flipgate are removed, and every other cookie stays.
 pub fn cookie(line: &[u8]) {
     let names = |line: &[u8]| -> Vec<Vec<u8>> {
         line.split(|it| *it == b';')
@@ -142,14 +142,19 @@ pub fn cookie(line: &[u8]) {
     let is_ours = |it: &Vec<u8>| {
         let end = memchr::memchr(b'=', it).unwrap_or(it.len());
         let name = it[..end].trim_ascii();
-        name == b"flipgate_preview" || name.starts_with(b"flipgate_pin_")
+        matches!(name, b"flipgate_preview" | b"flipgate_share" | b"flipgate_first")
+            || name.starts_with(b"flipgate_pin_")
     };
     let others: Vec<_> = names(line).into_iter().filter(|it| !is_ours(it)).collect();
     let mut left = Vec::new();
     cookies::put_others(&mut left, line);
     let left = left.strip_prefix(b"Cookie: ").and_then(|it| it.strip_suffix(b"\r\n"));
     assert_eq!(names(left.unwrap_or_default()), others, "{}", line.escape_ascii());
-    assert!(cookies::has_ours(line) || !names(line).iter().any(is_ours), "{}", line.escape_ascii());
+    assert!(
+        OwnCookies::are_in(line) || !names(line).iter().any(is_ours),
+        "{}",
+        line.escape_ascii()
+    );
 }
 
 /// Normalizing a host twice changes nothing more.

@@ -2,7 +2,9 @@
 
 use std::{net::IpAddr, time::Instant};
 
+use super::cookies::OwnCookies;
 use crate::{
+    continuity::LastPin,
     http1::{FieldLines, FieldName, RequestHead},
     model::{Color, Generation},
     switch::Visit,
@@ -21,6 +23,10 @@ pub(super) struct SteeredRequest<'a> {
     pub(super) is_internal: bool,
     /// Whether the request is for the version signal: it begins nothing, and pins have no effect on it.
     pub(super) is_signal: bool,
+    /// Whether the request has cookies of Flipgate.
+    pub(super) own_cookies: OwnCookies,
+    /// The last pin of the connection.
+    pub(super) last_pin: &'a LastPin,
     pub(super) now: Instant,
 }
 

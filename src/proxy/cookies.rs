@@ -18,14 +18,13 @@ const OTHERS: [&[u8]; 2] = [b"flipgate_share", b"flipgate_first"];
 /// What the names of all of these begin with.
 const COMMON: &[u8] = b"flipgate_";
 
+/// Whether a request has cookies of Flipgate. Most have none, and then nothing has to be read or removed.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub(super) struct OwnCookies(bool);
+
 /// The values of all preview cookies of a request.
 pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
     lines.all(FieldName::Cookie).flat_map(|line| values(line, NAME))
-}
-
-/// Whether a line may have a cookie of Flipgate. False only if it has none.
-pub(super) fn has_ours(line: &[u8]) -> bool {
-    each(line).any(|it| it.starts_with(COMMON))
 }
 
 /// Writes a line of cookies without those of Flipgate, unless there are no others. They stay unchanged.
@@ -70,6 +69,35 @@ fn parts_of(cookie: &[u8]) -> (&[u8], &[u8]) {
         None => (cookie, &b""[..]),
     };
     (name.trim_ascii(), value.trim_ascii())
+}
+
+// === impl OwnCookies ===
+
+impl OwnCookies {
+    /// Looks at each cookie once.
+    pub(super) fn of(lines: FieldLines<'_>) -> Self {
+        Self(lines.has(FieldName::Cookie) && lines.all(FieldName::Cookie).any(Self::are_in))
+    }
+
+    /// Whether there may be any. False only if there are none.
+    pub(super) fn exist(self) -> bool {
+        self.0
+    }
+
+    /// Whether a line may have one. False only if it has none.
+    pub(super) fn are_in(line: &[u8]) -> bool {
+        let mut rest = line;
+        loop {
+            let cookie = rest.trim_ascii_start();
+            if cookie.starts_with(COMMON) {
+                return true;
+            }
+            match memchr::memchr(b';', cookie) {
+                Some(end) => rest = &cookie[end + 1..],
+                None => return false,
+            }
+        }
+    }
 }
 
 // === impl Cookies ===
@@ -137,7 +165,7 @@ mod tests {
             put_others(&mut out, line.as_bytes());
             let left = left.map(|it| format!("Cookie: {it}\r\n")).unwrap_or_default();
             assert_eq!(String::from_utf8_lossy(&out), left, "{line}");
-            assert!(has_ours(line.as_bytes()) || line.starts_with("a="), "{line}");
+            assert!(OwnCookies::are_in(line.as_bytes()) || line.starts_with("a="), "{line}");
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 
 use super::{
+    cookies::OwnCookies,
     forwarding::Via,
     headers::{FlipgateHeaders, RequestRewrite, ResponseRewrite, put_answer, put_request},
     peer_cache::PeerCache,
@@ -50,6 +51,7 @@ impl DirectClient {
             peer,
             forwarded: None,
             keeps_trace: false,
+            own_cookies: OwnCookies::of(head.fields.lines(bytes)),
             mark: mark_lines.of(ReceivedVersion::Http11),
         };
         put_request(head, bytes, &rewrite, random)

@@ -3,11 +3,13 @@
 use std::{cell::OnceCell, net::IpAddr};
 
 use super::address::PeerTrust;
+use crate::continuity::LastPin;
 
 /// Values that are computed once for a connection instead of for each request.
 #[derive(Debug, Default)]
 pub struct PeerCache {
     pub(super) trust: PeerTrust,
+    pub(super) last_pin: LastPin,
     peer: OnceCell<AddressText>,
 }
 

@@ -85,10 +85,13 @@ fn carried(
     if pins.settings().carrier != PinCarrier::Cookie {
         return carried_name(pins, request, lines);
     }
+    if !request.own_cookies.exist() {
+        return None;
+    }
     let name = pins.cookie().as_bytes();
     let mut newest = None;
     for line in lines.all(FieldName::Cookie) {
-        for pin in cookies::values(line, name).filter_map(|it| pins.read(it)) {
+        for pin in cookies::values(line, name).filter_map(|it| pins.read(it, request.last_pin)) {
             // Of cookies with several domains: that of the last navigation.
             let order = |it: &Pin| (it.begin.order, it.begin.generation);
             newest = newest.filter(|it| order(it) > order(&pin)).or(Some(pin));

@@ -126,6 +126,7 @@ impl<'a> ReceivedRequest<'a> {
             key,
             rules,
             origin,
+            own_cookies,
             cookies,
         } = decision;
         if is_preview {
@@ -192,6 +193,7 @@ impl<'a> ReceivedRequest<'a> {
             client: address,
             forwarded,
             keeps_trace,
+            own_cookies,
             mark: proxy.mark_lines.of(traits.received()),
         };
         let out = put_request(head, channel.unread(), &rewrite, &mut proxy.random.borrow_mut());

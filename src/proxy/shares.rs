@@ -46,7 +46,8 @@ pub(super) fn choose(
         ShareCarrier::Header(name) => {
             only_value(lines, name).filter(|it| !it.is_empty() && it.len() <= VALUE_MAX)
         }
-        ShareCarrier::Cookie => id(lines),
+        ShareCarrier::Cookie if request.own_cookies.exist() => id(lines),
+        ShareCarrier::Cookie => None,
     };
     if let Some(client) = known {
         return if share.has(client) { moved(share.color, request) } else { Continued::ACTIVE };

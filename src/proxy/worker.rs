@@ -15,7 +15,7 @@ use super::{
     address::ClientIdentity,
     affinity::key_of,
     continued::{Continued, NewCookies, Sides, SteeredRequest, is_https},
-    cookies,
+    cookies::{self, OwnCookies},
     error::ProxyError,
     forwarded_chain::ForwardedInfo,
     forwarding::{Forwarding, Via},
@@ -111,6 +111,8 @@ pub(super) struct RoutingDecision {
     pub(super) rules: ServiceRules,
     /// Why it gets this color.
     pub(super) origin: ClaimOrigin,
+    /// Whether the request has cookies of Flipgate.
+    pub(super) own_cookies: OwnCookies,
     /// The cookies that keep its client on a version.
     pub(super) cookies: Option<Box<NewCookies>>,
 }
@@ -194,7 +196,8 @@ impl Proxy {
                 normalize_path(path).map_err(|_| unclear)?
             }
         };
-        let requested = requested_color(lines);
+        let own_cookies = OwnCookies::of(lines);
+        let requested = requested_color(lines, own_cookies);
         let listener = peer.listener().preview;
         let mut decided = None;
         let mut cookies = None;
@@ -237,6 +240,8 @@ impl Proxy {
                             || identity.forwarded.is_some() && is_https(lines),
                         is_internal: identity.audience == Audience::Internal,
                         is_signal,
+                        own_cookies,
+                        last_pin: &peer.cache().last_pin,
                         now: connection.now(),
                     };
                     let is_up = |color| service.side(color).pool().has_endpoint_up();
@@ -297,6 +302,7 @@ impl Proxy {
             key,
             rules,
             origin,
+            own_cookies,
             cookies,
         })
     }
@@ -326,11 +332,14 @@ fn is_health_check(head: &RequestHead, bytes: &[u8]) -> bool {
 }
 
 /// The color that the head asks for: by header, else by cookie.
-fn requested_color(lines: FieldLines<'_>) -> RequestedColor {
+fn requested_color(lines: FieldLines<'_>, own_cookies: OwnCookies) -> RequestedColor {
     if lines.has(FieldName::FlipgatePreview) {
         return combine(lines.all(FieldName::FlipgatePreview));
     }
-    combine(cookies::preview_colors(lines))
+    match own_cookies.exist() {
+        true => combine(cookies::preview_colors(lines)),
+        false => RequestedColor::None,
+    }
 }
 
 fn combine<'a>(words: impl Iterator<Item = &'a [u8]>) -> RequestedColor {

@@ -45,7 +45,7 @@ enum Command {
     /// Run the sample application of the drill
     ///
     /// Pages under /, and traffic that the drill checks under /traffic: short, download, upload, events, ws, scan,
-    /// page, asset.
+    /// page, visit, asset.
     #[command(
         after_help = "Example: flipgate-drill sample --color green --version 8.0 --listen 127.0.0.1:9002"
     )]

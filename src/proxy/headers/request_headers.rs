@@ -7,7 +7,10 @@ use crate::{
     downstream::Peer,
     http1::{FieldLines, FieldName, Framing, RequestHead, TargetForm, put_field, put_number},
     proxy::{
-        cookies, forwarded_chain::ForwardedInfo, max_forwards::hops_left, peer_cache::PeerCache,
+        cookies::{self, OwnCookies},
+        forwarded_chain::ForwardedInfo,
+        max_forwards::hops_left,
+        peer_cache::PeerCache,
     },
 };
 
@@ -22,6 +25,8 @@ pub(in crate::proxy) struct RequestRewrite<'a> {
     pub(in crate::proxy) forwarded: Option<ForwardedInfo>,
     /// Whether the trace context of clients without a trusted proxy is kept.
     pub(in crate::proxy) keeps_trace: bool,
+    /// Whether the request has cookies of Flipgate, which are removed.
+    pub(in crate::proxy) own_cookies: OwnCookies,
     /// The line with the loop mark.
     pub(in crate::proxy) mark: &'a [u8],
 }
@@ -98,7 +103,8 @@ fn put_kept(
     let (lines, host) = (head.fields.lines(bytes), head.host(bytes));
     let hops = hops_left(head, bytes);
     let has_list = lines.has(FieldName::Connection);
-    let (mut has_cookies, mut has_host) = (false, false);
+    let has_own_cookies = rewrite.own_cookies.exist();
+    let mut has_host = false;
     lines.put_filtered(out, |name, line| match name {
         FieldName::Host => {
             has_host = !head.is_absolute || line.value() == host;
@@ -123,19 +129,15 @@ fn put_kept(
         FieldName::Traceparent | FieldName::Tracestate => is_traced,
         name if name.is_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
-        FieldName::Cookie => {
-            let has_ours = cookies::has_ours(line.value());
-            has_cookies |= has_ours;
-            !has_ours
-        }
+        FieldName::Cookie if has_own_cookies => !OwnCookies::are_in(line.value()),
         _ => true,
     });
     if !has_host {
         // The host of the target, in its normalized form.
         put_field(out, b"Host", host);
     }
-    if has_cookies {
-        for line in lines.all(FieldName::Cookie).filter(|it| cookies::has_ours(it)) {
+    if has_own_cookies {
+        for line in lines.all(FieldName::Cookie).filter(|it| OwnCookies::are_in(it)) {
             cookies::put_others(out, line);
         }
     }

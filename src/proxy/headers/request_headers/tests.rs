@@ -2,7 +2,10 @@ use super::*;
 use crate::{
     downstream::{Listener, ListenerContext, PeerIdentity, TlsDetails},
     model::Networks,
-    proxy::samples::{self, values},
+    proxy::{
+        cookies::OwnCookies,
+        samples::{self, values},
+    },
     tls::ClientCertificate,
 };
 
@@ -30,6 +33,7 @@ fn forward_from(
         client,
         forwarded,
         keeps_trace: false,
+        own_cookies: OwnCookies::of(head.fields.lines(&bytes)),
         mark: b"Via: 1.1 fg-0000000000000007\r\n",
     };
     let out = put_request(&head, &bytes, &rewrite, &mut random);
