@@ -293,7 +293,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(last.read(&keys, text.as_bytes()), Some(PIN));
             assert_eq!(last.read(&keys, &forged), None);
-            assert_eq!(last.read(&keys, text[1..].as_bytes()), None);
+            assert_eq!(last.read(&keys, &text.as_bytes()[1..]), None);
         }
         let api = PinKeys::new(scope("api"), vec![key(1)]);
         assert_eq!(last.read(&api, text.as_bytes()), None, "it is of another service");

@@ -159,9 +159,9 @@ fn a_lapsed_share_is_not_pinned_any_more() {
 fn forged_texts_say_nothing() {
     let it = pins(settings(), &[(0, Blue)], [0, 0], None);
     let text = it.sign(begin(0), 9).expect("a key");
-    assert!(it.read(text.as_bytes()).is_some_and(|pin| pin.id == 9));
-    assert!(it.read(b"blue").is_none());
-    assert!(it.read(&text.as_bytes()[1..]).is_none());
+    assert!(it.read(text.as_bytes(), &LastPin::default()).is_some_and(|pin| pin.id == 9));
+    assert!(it.read(b"blue", &LastPin::default()).is_none());
+    assert!(it.read(&text.as_bytes()[1..], &LastPin::default()).is_none());
 }
 
 /// A pin to the candidate.
