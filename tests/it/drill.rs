@@ -410,7 +410,7 @@ async fn a_good_gradual_promotion_breaks_no_promise() {
     assert_eq!(code, Some(0), "{report:#}");
 }
 
-/// Beside pins, whose pages and scans keep their color while the share rises, and with a proxy that is killed meanwhile.
+/// Beside pins: pages and scans keep their color while the share rises. The proxy is killed meanwhile.
 #[test]
 fn flipgate_promotes_gradually_and_no_client_goes_back() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -456,9 +456,9 @@ async fn a_client_that_loses_the_candidate_is_found() {
 }
 
 #[tokio::test]
-async fn a_share_of_nobody_is_found() {
-    let (report, code) = drill(Fault::MovesNobody, VISITORS, GRADUAL).await;
-    is_found(Fault::MovesNobody, (&report, code), "sticky", &[]);
+async fn a_share_without_clients_is_found() {
+    let (report, code) = drill(Fault::MovesNone, VISITORS, GRADUAL).await;
+    is_found(Fault::MovesNone, (&report, code), "sticky", &[]);
     let text = report["violations"][0]["text"].as_str().expect("a sentence");
     assert!(text.contains("new clients of web got green while its share was"), "{text}");
 }

@@ -12,7 +12,7 @@ use std::net::SocketAddr;
 use serde_json::Value;
 use tokio::net::TcpListener;
 
-use crate::support::{Authority, Client, Http2, TestProxy, Upstream, client::PUBLIC};
+use crate::support::{Authority, Client, Http2, TestProxy, Upstream, client::PUBLIC, eventually};
 
 /// An application; the test itself serves its connections.
 pub(crate) struct ManualUpstream {
@@ -115,6 +115,11 @@ impl Proxy {
     async fn ended(&self) -> Value {
         let drain = self.proxy.call("GET", "/v1/services/web/drain?color=blue", "", "").await;
         drain.json()["streams"]["ended"].clone()
+    }
+
+    /// Waits until the drain counts these endings. A client may see its end a moment earlier.
+    async fn wait_for_ended(&self, expected: &Value) {
+        eventually("the endings are counted", async || self.ended().await == *expected).await;
     }
 
     /// The events of `web` with this name.

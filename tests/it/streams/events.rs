@@ -48,7 +48,7 @@ async fn events_end_between_two_of_them_and_the_connection_goes_on() {
         // The same connection gets the new version.
         client.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
         assert_eq!(client.answer().await.text(), "green", "{transport:?}");
-        assert_eq!(proxy.ended().await, json!({"sse": {"ended": 1}}));
+        proxy.wait_for_ended(&json!({"sse": {"ended": 1}})).await;
     }
 }
 
@@ -96,7 +96,7 @@ async fn events_over_http2_end_with_their_stream() {
         let expected = if retry == "none" { "" } else { "retry: 3000\n\n" };
         assert_eq!((rest.text().as_str(), rest.trailers.as_str()), (expected, ""));
         assert_eq!(client.get("/", "").await.text(), "green");
-        assert_eq!(proxy.ended().await, json!({"sse": {"ended": 1}}));
+        proxy.wait_for_ended(&json!({"sse": {"ended": 1}})).await;
     }
 }
 
@@ -110,7 +110,7 @@ async fn events_until_the_close_end_with_the_close_and_without_a_reset() {
     client.until("one\n\n").await;
     proxy.flip().await;
     assert!(!client.ends_in_reset().await);
-    assert_eq!(proxy.ended().await, json!({"sse": {"ended": 1}}));
+    proxy.wait_for_ended(&json!({"sse": {"ended": 1}})).await;
 }
 
 #[tokio::test]
@@ -141,7 +141,7 @@ async fn an_event_that_does_not_end_is_cut_after_its_time() {
     client.until("half\r\n").await;
     proxy.flip().await;
     assert_eq!(client.read_to_end().await, "", "no last chunk");
-    assert_eq!(proxy.ended().await, json!({"sse": {"cut": 1}}));
+    proxy.wait_for_ended(&json!({"sse": {"cut": 1}})).await;
 }
 
 #[tokio::test]

@@ -54,7 +54,7 @@ async fn a_request_body_that_is_being_sent_is_cut() {
         proxy.flip().await;
         assert_eq!(client.read_to_end().await, "", "{transport:?}");
         assert_eq!(app.read_to_end().await, "");
-        assert_eq!(proxy.ended().await, json!({"upload": {"cut": 1}}));
+        proxy.wait_for_ended(&json!({"upload": {"cut": 1}})).await;
     }
     let proxy = Proxy::with(UPLOAD).await;
     let mut client = proxy.http2().await;
@@ -65,7 +65,7 @@ async fn a_request_body_that_is_being_sent_is_cut() {
     proxy.flip().await;
     let error = call.head().await.expect_err("there is no response");
     assert!(error.is_reset(), "{error}");
-    assert_eq!(proxy.ended().await, json!({"upload": {"cut": 1}}));
+    proxy.wait_for_ended(&json!({"upload": {"cut": 1}})).await;
 }
 
 #[tokio::test]
@@ -110,7 +110,7 @@ async fn a_kind_without_a_policy_goes_on_beside_one_with_a_policy() {
     proxy.wait_for_worker().await;
     app.send("more").await;
     client.until("more").await;
-    assert_eq!(proxy.ended().await, json!({"upload": {"cut": 1}}));
+    proxy.wait_for_ended(&json!({"upload": {"cut": 1}})).await;
 
     let proxy = Proxy::with(DOWNLOAD).await;
     let mut client = proxy.proxy.public().await;
@@ -144,5 +144,5 @@ async fn a_response_that_begins_after_the_flip_ends_like_the_others() {
     .await;
     app.send("b\r\ndata: one\n\n\r\n").await;
     assert_eq!(client.answer().await.text(), "data: one\n\n");
-    assert_eq!(proxy.ended().await, json!({"sse": {"ended": 1}}));
+    proxy.wait_for_ended(&json!({"sse": {"ended": 1}})).await;
 }

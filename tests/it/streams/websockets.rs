@@ -159,7 +159,7 @@ async fn a_websocket_is_closed_between_two_messages_and_the_server_closes_first(
         assert_eq!(app.read_to_end().await, "");
         drop(app);
         proxy.proxy.wait_for_in_flight("web", "blue", 0).await;
-        assert_eq!(proxy.ended().await, json!({"websocket": {"closed": 1}}), "{transport:?}");
+        proxy.wait_for_ended(&json!({"websocket": {"closed": 1}})).await;
     }
 }
 
@@ -229,7 +229,7 @@ async fn a_client_that_does_not_answer_the_close_frame_is_left_after_its_time() 
     socket.ends().await;
     drop(app);
     proxy.proxy.wait_for_in_flight("web", "blue", 0).await;
-    assert_eq!(proxy.ended().await, json!({"websocket": {"closed": 1}}));
+    proxy.wait_for_ended(&json!({"websocket": {"closed": 1}})).await;
 }
 
 #[tokio::test]
@@ -288,7 +288,7 @@ async fn what_is_no_frame_is_cut_and_not_interpreted() {
     assert_eq!(socket.exactly(10).await, b"plain text");
     proxy.flip().await;
     assert_eq!(socket.is_cut().await, b"");
-    assert_eq!(proxy.ended().await, json!({"websocket": {"cut": 1}}));
+    proxy.wait_for_ended(&json!({"websocket": {"cut": 1}})).await;
 }
 
 #[tokio::test]

@@ -31,7 +31,7 @@ async fn a_good_color_passes() {
 #[tokio::test]
 async fn too_few_requests_are_inconclusive() {
     let (blue, green) = (Fragile::start("blue").await, Fragile::start("green").await);
-    let proxy = watched(&blue, &green, "for = \"1s\"").start();
+    let proxy = watched(&blue, &green, "for = \"4s\"").start();
     proxy.promote(&[("web", "green")]).await;
     request_from(&proxy, 2).await;
     let inconclusive = event(&proxy, "watch_inconclusive").await;

@@ -45,9 +45,9 @@ fn a_client_moves_once() {
     let text = &check_history(&bad).violations[0].text;
     assert!(text.contains("its client had got green with request 11"), "{text}");
     // Clients without cookies get both colors, and so does a client from one promotion to the next.
-    let mut stranger = gradual(calls(&[(Blue, 120), (Green, 200), (Blue, 300)]));
-    stranger.requests[2].client = 12;
-    assert_eq!(broken(&stranger), []);
+    let mut other = gradual(calls(&[(Blue, 120), (Green, 200), (Blue, 300)]));
+    other.requests[2].client = 12;
+    assert_eq!(broken(&other), []);
     let before = gradual(calls(&[(Green, 20), (Blue, 200)]));
     assert_eq!(broken(&before), [(Promise::Private, 1)]);
 }

@@ -57,6 +57,6 @@ pub(crate) enum Fault {
     DrawsAgain,
     /// In a gradual promotion, each step moves other clients.
     MovesOthers,
-    /// In a gradual promotion, nobody moves before the last step.
-    MovesNobody,
+    /// In a gradual promotion, no client moves before the last step.
+    MovesNone,
 }

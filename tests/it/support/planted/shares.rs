@@ -38,7 +38,7 @@ impl Share {
             _ => fastrand::u8(..100),
         };
         let new = format!("{COOKIE}={number}; Path=/");
-        let moves = number < self.percent() && fault != Fault::MovesNobody;
+        let moves = number < self.percent() && fault != Fault::MovesNone;
         Draw {
             color: moves.then_some(self.color),
             cookie: known.is_none().then(|| HeaderValue::from_str(&new).expect("digits")),
