@@ -218,9 +218,11 @@ impl ServicePins {
     #[must_use]
     pub fn follow(&self, carried: Carried, now: Instant) -> Option<Color> {
         let members = self.activity.members();
-        let begin = match carried {
+        let (begin, color) = match carried {
             Carried::Member(key) => {
-                members.touch(key, now, |begin, used| self.is_live(begin, used, now))?
+                let is_live = |begin, used| self.is_live(begin, used, now);
+                let begin = members.touch(key, now, is_live)?;
+                (begin, self.color_of(begin)?)
             }
             Carried::Pin(Pin { begin, id }) => {
                 let color = self.color_of(begin)?;
@@ -237,10 +239,9 @@ impl ServicePins {
                         members.begin(key, begin, now);
                     }
                 }
-                begin
+                (begin, color)
             }
         };
-        let color = self.color_of(begin)?;
         let is_in_window = self.window.is_some_and(|it| it.color == color);
         if is_in_window && self.settings.max_share < 100 && !self.activity.admits(begin.order) {
             return None;

@@ -19,8 +19,11 @@ const OTHERS: [&[u8]; 2] = [b"flipgate_share", b"flipgate_first"];
 const COMMON: &[u8] = b"flipgate_";
 
 /// Whether a request has cookies of Flipgate. Most have none, and then nothing has to be read or removed.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub(super) struct OwnCookies(bool);
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub(super) struct OwnCookies {
+    exist: bool,
+    has_preview: bool,
+}
 
 /// The values of all preview cookies of a request.
 pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8]> {
@@ -30,7 +33,8 @@ pub(super) fn preview_colors(lines: FieldLines<'_>) -> impl Iterator<Item = &[u8
 /// Writes a line of cookies without those of Flipgate, unless there are no others. They stay unchanged.
 pub(super) fn put_others(out: &mut Vec<u8>, line: &[u8]) {
     let mut begin: &[u8] = b"Cookie: ";
-    for cookie in each(line).filter(|it| !it.is_empty() && !is_ours(parts_of(it).0)) {
+    let is_ours = |it: &[u8]| it.starts_with(COMMON) && is_ours(parts_of(it).0);
+    for cookie in each(line).filter(|it| !it.is_empty() && !is_ours(it)) {
         out.extend_from_slice(begin);
         out.extend_from_slice(cookie);
         begin = b"; ";
@@ -76,25 +80,34 @@ fn parts_of(cookie: &[u8]) -> (&[u8], &[u8]) {
 impl OwnCookies {
     /// Looks at each cookie once.
     pub(super) fn of(lines: FieldLines<'_>) -> Self {
-        Self(lines.has(FieldName::Cookie) && lines.all(FieldName::Cookie).any(Self::are_in))
+        match lines.has(FieldName::Cookie) {
+            true => lines.all(FieldName::Cookie).fold(Self::default(), Self::with),
+            false => Self::default(),
+        }
     }
 
     /// Whether there may be any. False only if there are none.
     pub(super) fn exist(self) -> bool {
-        self.0
+        self.exist
     }
 
-    /// Whether a line may have one. False only if it has none.
-    pub(super) fn are_in(line: &[u8]) -> bool {
+    /// Whether the preview cookie may be there. False only if it is not.
+    pub(super) fn have_preview(self) -> bool {
+        self.has_preview
+    }
+
+    /// With those of another line.
+    pub(super) fn with(mut self, line: &[u8]) -> Self {
         let mut rest = line;
         loop {
             let cookie = rest.trim_ascii_start();
             if cookie.starts_with(COMMON) {
-                return true;
+                self.exist = true;
+                self.has_preview |= cookie.starts_with(NAME);
             }
             match memchr::memchr(b';', cookie) {
                 Some(end) => rest = &cookie[end + 1..],
-                None => return false,
+                None => return self,
             }
         }
     }
@@ -165,7 +178,13 @@ mod tests {
             put_others(&mut out, line.as_bytes());
             let left = left.map(|it| format!("Cookie: {it}\r\n")).unwrap_or_default();
             assert_eq!(String::from_utf8_lossy(&out), left, "{line}");
-            assert!(OwnCookies::are_in(line.as_bytes()) || line.starts_with("a="), "{line}");
+            let own = OwnCookies::default().with(line.as_bytes());
+            assert!(own.exist() || line.starts_with("a="), "{line}");
+            assert_eq!(
+                own.have_preview(),
+                line.contains("flipgate_preview") && own.exist(),
+                "{line}"
+            );
         }
     }
 }

@@ -336,7 +336,7 @@ fn requested_color(lines: FieldLines<'_>, own_cookies: OwnCookies) -> RequestedC
     if lines.has(FieldName::FlipgatePreview) {
         return combine(lines.all(FieldName::FlipgatePreview));
     }
-    match own_cookies.exist() {
+    match own_cookies.have_preview() {
         true => combine(cookies::preview_colors(lines)),
         false => RequestedColor::None,
     }

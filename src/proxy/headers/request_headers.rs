@@ -129,7 +129,8 @@ fn put_kept(
         FieldName::Traceparent | FieldName::Tracestate => is_traced,
         name if name.is_forwarding() && !is_behind_proxy => false,
         _ if has_list && lines.connection_lists(line.name()) => false,
-        FieldName::Cookie if has_own_cookies => !OwnCookies::are_in(line.value()),
+        // Written below, without those of Flipgate.
+        FieldName::Cookie if has_own_cookies => false,
         _ => true,
     });
     if !has_host {
@@ -137,7 +138,7 @@ fn put_kept(
         put_field(out, b"Host", host);
     }
     if has_own_cookies {
-        for line in lines.all(FieldName::Cookie).filter(|it| OwnCookies::are_in(it)) {
+        for line in lines.all(FieldName::Cookie) {
             cookies::put_others(out, line);
         }
     }
