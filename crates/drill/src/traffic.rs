@@ -1,8 +1,8 @@
 //! The kinds of requests: what each sends, and the response that it must get.
 
+mod clients;
 mod frames;
 mod messages;
-mod transactions;
 
 use std::{
     cell::{Cell, RefCell},
@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-pub(super) use self::transactions::page_time;
+pub(super) use self::clients::page_time;
 use self::{
     frames::WatchedFrames,
     messages::{
