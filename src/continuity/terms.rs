@@ -18,7 +18,7 @@ use crate::model::{Color, Generation, ServiceName};
 /// What decides, besides the active color, which side a request of a service gets.
 #[derive(Clone, Debug, Default)]
 pub struct Continuity {
-    /// Whether the pools of blue and green have been active since their endpoints were set.
+    /// Whether the pools of blue and green have had clients of the public since their endpoints were set.
     pub served: [bool; 2],
     /// Its pins, if it has a setting for them.
     pub pins: Option<ServicePins>,

@@ -100,6 +100,8 @@ async fn the_assets_of_a_candidate_are_found_since_it_has_a_share_of_the_public(
     assert_eq!(get(&proxy, BLUE).await, found("blue", BLUE));
     assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
     assert_eq!(get(&proxy, GREEN).await, found("green", GREEN), "it was taken back");
+    let proxy = service(&blue, &green, "").state(proxy.shut_down()).start();
+    assert_eq!(get(&proxy, GREEN).await, found("green", GREEN), "a restart forgets nothing");
     let pool = serde_json::json!({"version": "3", "endpoints": [green.address.to_string()]});
     let set = proxy.call("PUT", "/v1/services/web/pools/green", "", &pool.to_string()).await;
     assert_eq!(set.status, 200, "{}", set.text());

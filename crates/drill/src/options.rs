@@ -163,15 +163,20 @@ impl Mix {
     }
 
     /// The default mix of a demo, in which the drill knows the internal networks: with both kinds of previews, and with
-    /// pairs if there are several services, and with visitors for gradual promotions.
+    /// pairs if there are several services.
     #[must_use]
-    pub fn demo_default(services: usize, has_visitors: bool) -> Self {
-        use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Visitor, Ws};
+    pub fn demo_default(services: usize) -> Self {
+        use Kind::{Download, Pair, Preview, RefusedPreview, Short, Sse, Upload, Ws};
         let short = if services > 1 { [(Short, 66), (Pair, 20)] } else { [(Short, 86), (Pair, 0)] };
-        let visitors = if has_visitors { Some((Visitor, 10)) } else { None };
         let others =
             [(Download, 2), (Upload, 2), (Ws, 2), (Sse, 2), (RefusedPreview, 3), (Preview, 3)];
-        Self(short.into_iter().chain(others).chain(visitors).collect())
+        Self(short.into_iter().chain(others).collect())
+    }
+
+    /// With clients that keep cookies, for gradual promotions.
+    pub(super) fn with_visitors(mut self) -> Self {
+        self.0.push((Kind::Visitor, 10));
+        self
     }
 
     /// A random kind, by weight.

@@ -199,9 +199,12 @@ pub(super) async fn active_colors(
 }
 
 pub(super) fn load_plan(options: &Options, target: &Target) -> LoadPlan {
-    let mix = options.mix.clone().unwrap_or_else(|| match target.demo {
-        Some(_) => Mix::demo_default(target.names().len(), options.is_gradual()),
-        None => Mix::default_mix(),
+    let mix = options.mix.clone().unwrap_or_else(|| {
+        let usual = match target.demo {
+            Some(_) => Mix::demo_default(target.names().len()),
+            None => Mix::default_mix(),
+        };
+        if options.is_gradual() { usual.with_visitors() } else { usual }
     });
     LoadPlan {
         mix,

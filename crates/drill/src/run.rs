@@ -21,7 +21,6 @@ use super::{
     record::{Failure, History, Kind},
     report::{Report, RunInfo},
     scenario::{ScenarioLog, ScenarioRunner},
-    steps::Step,
     times::Times,
 };
 
@@ -166,11 +165,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         );
         failures.push(Failure { from: times.until, until: times.until, text });
     }
-    let has_flips = options.is_gradual()
-        || options
-            .steps
-            .iter()
-            .any(|it| matches!(it.step, Step::Flip(_) | Step::Promote(_) | Step::Rollback(_)));
+    let has_flips = options.steps.iter().any(|it| it.step.is_flip());
     let incomplete = match has_flips {
         _ if stop.is_cancelled() => Some("it was stopped before its end"),
         true if flips.is_empty() => Some("it made no flip, although its steps have flips"),

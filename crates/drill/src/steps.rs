@@ -128,6 +128,15 @@ impl fmt::Display for Step {
     }
 }
 
+// === impl Step ===
+
+impl Step {
+    /// Whether it changes active colors, if nothing fails on purpose.
+    pub(crate) fn is_flip(&self) -> bool {
+        matches!(self, Self::Flip(_) | Self::Promote(_) | Self::Rollback(_) | Self::Gradual(..))
+    }
+}
+
 /// The shortest interval of a repeated step.
 const EVERY_MIN: Duration = Duration::from_millis(1);
 

@@ -15,7 +15,7 @@ use crate::color::Color;
 /// The time for the repair of a color that failed on purpose: 1 s, in nanoseconds.
 const REPAIR: u64 = 1_000_000_000;
 
-/// A time in which the active color of a service is not known.
+/// A time in which the active color of a service is not known, or in which clients get both colors.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub(super) struct UnknownPeriod {
     service: u8,

@@ -11,7 +11,7 @@
 use std::collections::HashMap;
 
 use super::{
-    super::record::{DrainedEvent, Flip, FlipOutcome, History, Kind, Outcome},
+    super::record::{DrainedEvent, Flip, FlipOutcome, History, Kind, Outcome, Request},
     Promise, analysis,
     checker::{Checker, FindingBuilder, format_millis},
     pins::CLOCK,
@@ -70,10 +70,9 @@ impl Checker<'_> {
             // Responses of the wrong color are reported by another promise.
             let asks_for_color = matches!(request.kind, Kind::Preview | Kind::RefusedPreview);
             // The proxy may ask a drained color for an asset that the active one does not have.
-            // A gradual promotion gives public clients both colors.
-            let may_be_shared = self.history.gradual.iter().any(|it| it.covers(request));
             if asks_for_color
-                || (request.is_asset() || may_be_shared)
+                || request.is_asset()
+                || self.has_unfinished_share(request, color)
                 || self.wrong_color_requests.contains(&request.id)
             {
                 continue;
@@ -99,6 +98,17 @@ impl Checker<'_> {
             builder = builder.unchecked("no color drained while a request was in flight");
         }
         self.push_finding(builder);
+    }
+
+    /// Whether the color may have got the request by a gradual promotion that was not finished: no flip tells of it.
+    fn has_unfinished_share(&self, request: &Request, color: Color) -> bool {
+        let History { gradual, flips, .. } = self.history;
+        gradual.iter().any(|it| {
+            let is_flip_of_it = |flip: &Flip| {
+                flip.called == it.from && flip.changes.contains(&(it.service, it.color))
+            };
+            it.color == color && it.covers(request) && !flips.iter().any(is_flip_of_it)
+        })
     }
 
     /// Checks that each due event came, and in time.

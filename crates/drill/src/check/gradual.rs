@@ -1,9 +1,9 @@
 //! Checks gradual promotions: clients that have got the candidate keep it, and the candidate has its share of the clients.
 //!
 //! A client draws its share once, when it has no cookie yet. So the new clients of a step are independent draws, and their
-//! number on the candidate is binomial. By the Chernoff bound, the probability of `k` of `n` draws or one that is
-//! further away is at most `exp(-n D(k/n, p))`, where `D` is the relative entropy. A step is broken if that is below
-//! [`CHANCE`] (`ln`): a good proxy does not fail by chance.
+//! number on the candidate is binomial. By the Chernoff bound, the probability of `k` of `n` draws, or of a number that
+//! is further from the share on the same side, is at most `exp(-n D(k/n, p))`, where `D` is the relative entropy. A
+//! share is wrong if that is less than 1e-9.
 
 use std::collections::HashMap;
 
@@ -12,7 +12,8 @@ use super::{
     Promise,
     checker::{Checker, FindingBuilder},
 };
-/// The logarithm of one in a thousand million.
+
+/// The natural logarithm of 1e-9.
 const CHANCE: f64 = -20.723;
 
 impl Checker<'_> {
@@ -115,8 +116,7 @@ fn draws_share(request: &Request) -> bool {
         && (request.kind.keeps_cookies() || matches!(request.kind, Kind::Short | Kind::Pair))
 }
 
-/// The logarithm of a bound of the probability of `count` of `all` draws, or of a number that is further away, at a
-/// probability of `share` each.
+/// The natural logarithm of the bound, for `count` of `all` draws at a probability of `share` each.
 fn log_probability(count: u32, all: u32, share: f64) -> f64 {
     let (all, found) = (f64::from(all), f64::from(count) / f64::from(all));
     let term = |found: f64, share: f64| match found {

@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     color::Color::{self, Blue, Green},
-    record::{GradualPromotion, History, Kill, KilledProcess, Kind, Outcome, Request, ShareStep},
+    record::{
+        DrainedEvent, GradualPromotion, History, Kill, KilledProcess, Kind, Outcome, Request,
+        ShareStep,
+    },
 };
 
 /// Green has a share of the clients from 100 on, is active at 500, and is drained of blue later.
@@ -72,13 +75,12 @@ fn a_client_loses_the_candidate_only_when_its_endpoint_was_killed() {
 #[test]
 fn both_colors_are_right_while_the_candidate_has_a_share_and_not_after() {
     let short = |id, color, began| request(id, Kind::Short, color, began, began + 10, began + 10);
-    let history = |of: Vec<Request>| gradual(of);
     let meanwhile = vec![short(1, Green, 120), short(2, Blue, 200), short(3, Green, 205)];
-    assert_eq!(broken(&history(meanwhile)), []);
-    assert_eq!(broken(&history(vec![short(1, Green, 50)])), [(Promise::Private, 1)]);
-    assert_eq!(broken(&history(vec![short(1, Blue, 501)])), [(Promise::Register, 1)]);
+    assert_eq!(broken(&gradual(meanwhile)), []);
+    assert_eq!(broken(&gradual(vec![short(1, Green, 50)])), [(Promise::Private, 1)]);
+    assert_eq!(broken(&gradual(vec![short(1, Blue, 501)])), [(Promise::Register, 1)]);
     // One that is not finished may give both colors until the end.
-    let mut unfinished = history(vec![short(1, Blue, 501), short(2, Green, 700)]);
+    let mut unfinished = gradual(vec![short(1, Blue, 501), short(2, Green, 700)]);
     unfinished.flips.clear();
     unfinished.gradual[0].until = u64::MAX;
     assert_eq!(broken(&unfinished), []);
@@ -120,4 +122,29 @@ fn an_unanswered_request_says_nothing_about_shares() {
     let sticky = check_history(&history);
     let sticky = sticky.of(Promise::Sticky).expect("a promise");
     assert_eq!(sticky.unchecked_reason, Some("no request tests it"));
+}
+
+/// The requests of both colors count for `drained`, as the last step is a flip.
+#[test]
+fn a_color_is_not_drained_while_it_has_requests_of_the_gradual_promotion() {
+    let long = |color, active_at| {
+        let request = request(1, Kind::Download, color, 200, 210, active_at);
+        let mut history = gradual(vec![Request { active_at, ..request }]);
+        let event = |received| DrainedEvent { service: 0, color: Blue, generation: 7, received };
+        history.drained = Some(vec![event(600)]);
+        history
+    };
+    assert_eq!(broken(&long(Blue, 590)), []);
+    assert_eq!(broken(&long(Blue, 610)), [(Promise::Drained, 1)]);
+    assert_eq!(broken(&long(Green, 610)), []);
+    // Green was drained before its share began, and no flip tells of the share: it was not finished.
+    let mut unfinished = long(Green, 700);
+    unfinished.flips = vec![flip(Blue, 20, 30)];
+    unfinished.initial = vec![Green];
+    unfinished.gradual[0].until = u64::MAX;
+    let event = DrainedEvent { service: 0, color: Green, generation: 7, received: 60 };
+    unfinished.drained = Some(vec![event]);
+    assert_eq!(broken(&unfinished), []);
+    unfinished.gradual.clear();
+    assert!(broken(&unfinished).contains(&(Promise::Register, 1)));
 }

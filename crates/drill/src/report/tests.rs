@@ -15,13 +15,8 @@ fn report(history: History) -> Report {
         upload_bytes: 1,
         stream_time: std::time::Duration::from_secs(1),
     };
-    let plan = LoadPlan {
-        mix: Mix::demo_default(2, false),
-        sizes,
-        threads: 1,
-        seed: 1 << 52,
-        count: None,
-    };
+    let plan =
+        LoadPlan { mix: Mix::demo_default(2), sizes, threads: 1, seed: 1 << 52, count: None };
     let about = RunInfo {
         started: jiff::Timestamp::UNIX_EPOCH,
         command: "flipgate drill --demo".to_owned(),

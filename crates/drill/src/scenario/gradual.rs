@@ -22,7 +22,7 @@ use crate::sample::now_ns;
 enum End {
     /// The color is active.
     Promoted(Status),
-    /// The color has no share any more, and is not active.
+    /// The color has no share, and is not active.
     TakenBack,
     /// The load ended before.
     LoadEnded,
@@ -48,7 +48,9 @@ impl ScenarioRunner {
         let from = now_ns();
         match caller.call::<Status>(Call::promote(&request)).await {
             // If the response was lost, the status shows what happened.
-            Ok(_) | Err(CallError::Lost { .. } | CallError::Silent { .. }) => {}
+            Ok(_)
+            | Err(CallError::Lost { .. } | CallError::Silent { .. } | CallError::Foreign { .. }) => {
+            }
             Err(error) => return Err(DrillError::Call(format!("{what}: {error}"))),
         }
         let mut promotion =
@@ -66,14 +68,16 @@ impl ScenarioRunner {
                 self.log.borrow_mut().flips.push(flip);
                 Ok(())
             }
-            End::TakenBack => Err(DrillError::Call(format!("{what} was taken back"))),
+            End::TakenBack => Err(DrillError::Call(format!(
+                "{what} was taken back, or never began; `flipgate events` has the reason"
+            ))),
             End::LoadEnded => Err(DrillError::Call(format!(
                 "{what} was not finished when the load ended; use a longer --duration"
             ))),
         }
     }
 
-    /// Reads the status until a gradual promotion has ended, and records the shares.
+    /// Reads the status until a gradual promotion has ended, and records the shares. Cancel safe: it changes nothing.
     async fn follow(&self, caller: &Caller, promotion: &mut GradualPromotion) -> End {
         let name = self.target.name(promotion.service);
         loop {

@@ -34,8 +34,8 @@ impl Share {
         let known = value_of(request.headers(), COOKIE).and_then(|it| it.parse::<u8>().ok());
         let number = match (known, fault) {
             (Some(number), Fault::MovesOthers) => (number + 37 * self.number()) % 100,
-            (Some(number), Fault::None) => number,
-            _ => fastrand::u8(..100),
+            (None, _) | (Some(_), Fault::DrawsAgain) => fastrand::u8(..100),
+            (Some(number), _) => number,
         };
         let new = format!("{COOKIE}={number}; Path=/");
         let moves = number < self.percent() && fault != Fault::MovesNone;

@@ -122,13 +122,7 @@ impl DrillCommand {
                         color before the flip";
             return Err(CommandError::usage(text));
         }
-        let is_flip = |it: &ScriptLine| {
-            matches!(
-                it.step,
-                Step::Flip(_) | Step::Promote(_) | Step::Rollback(_) | Step::Gradual(..)
-            )
-        };
-        if let Some(line) = steps.iter().find(|it| no_flips && is_flip(it)) {
+        if let Some(line) = steps.iter().find(|it| no_flips && it.step.is_flip()) {
             return Err(usage(format!("--no-flips, but a step is `{} {}`", line.when, line.step)));
         }
         let is_flipped = steps.iter().any(|it| !matches!(it.step, Step::Process(..)));
