@@ -216,9 +216,10 @@ async fn without_a_healthy_color_before_the_promotion_stays_and_an_alarm_is_rais
     assert_eq!(failed["rollback"], false);
     let stays = failed["stays"].as_str().expect("a text");
     assert!(stays.contains("0 of 1 endpoints of blue are up"), "{stays}");
-    let status = proxy.status().await;
-    let web = &status["services"]["web"];
-    assert_eq!((&web["active"], &web["watch"]), (&"green".into(), &json!(null)));
+    // The alarm does not wait until its end is written.
+    eventually("its end", async || proxy.status().await["services"]["web"]["watch"] == json!(null))
+        .await;
+    assert_eq!(active(&proxy, "web").await, "green");
 }
 
 #[tokio::test]
