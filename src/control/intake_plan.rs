@@ -3,11 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    audited::caller,
-    catalog::Catalog,
-    change::{Actor, ReasonKind},
-    holds::timestamp,
-    intake::IntakeChange,
+    audited::caller, catalog::Catalog, change::Actor, holds::timestamp, intake::IntakeChange,
+    reasons::ReasonKind,
 };
 use crate::{
     continuity::{HoldTerm, Maintenance},

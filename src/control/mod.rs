@@ -24,6 +24,7 @@ mod plan;
 mod planned;
 mod prepare;
 mod publish;
+mod reasons;
 mod reconcile;
 mod refusals;
 mod removed;
@@ -41,7 +42,6 @@ pub use self::{
     catalog::{Catalog, CatalogError, ServiceSpec},
     change::{
         Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, PromotionTerms,
-        ReasonKind, RefusalReason,
     },
     drains::{ClaimCounts, DrainGoal, DrainSnapshot},
     endings::{ColorIsActive, EndingSnapshot},
@@ -52,6 +52,7 @@ pub use self::{
     intake::IntakeChange,
     pin_terms::random_secret,
     planned::PlannedPromotion,
+    reasons::{ReasonKind, RefusalReason},
     share_events::ShareEvent,
     share_steps::ShareSteps,
     shared::Applied,

@@ -4,7 +4,8 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     catalog::Catalog,
-    change::{Change, ReasonKind, RefusalReason},
+    change::Change,
+    reasons::{ReasonKind, RefusalReason},
 };
 use crate::{
     continuity::PinKey,

@@ -1,12 +1,23 @@
 //! Plans the next state of a change. Pure: nothing is written or applied here.
 
+mod pools;
+mod promotions;
+#[cfg(test)]
+mod tests;
+
 use std::{collections::BTreeMap, sync::Arc};
 
+pub(super) use self::pools::reconfigure;
+use self::{
+    pools::{own_endpoints, services_without_endpoints, set_pool},
+    promotions::{check_known, colors_before, promote},
+};
 use super::{
     catalog::Catalog,
-    change::{Actor, Change, ChangeRequest, ReasonKind, RefusalReason},
+    change::{Actor, Change, ChangeRequest},
     intake_plan::plan_intake,
     pins::{note_changes, rotate},
+    reasons::{ReasonKind, RefusalReason},
     shares,
     watches::{
         begin_watches, check_takes_back, confirm, end_watch, extend_confirmation,
@@ -14,7 +25,7 @@ use super::{
     },
 };
 use crate::{
-    model::{Color, Difference, OwnAddresses, PoolSpec, ServiceName, Version},
+    model::{Color, Difference, OwnAddresses, ServiceName, Version},
     store::{Approval, ManifestKey, Promotion, ServiceState, State},
 };
 
@@ -235,203 +246,3 @@ fn approve(
     next.services.insert(name.clone(), Arc::new(service));
     Ok(next)
 }
-
-/// The endpoints of a change that are addresses of this process: their requests would come back.
-fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalReason> {
-    let found = |name: &ServiceName, spec: &PoolSpec| {
-        let own = spec.endpoints.iter().find_map(|it| own.find(&it.endpoint))?;
-        Some(RefusalReason { service: Some(name.clone()), problem: ReasonKind::OwnAddress(own) })
-    };
-    match change {
-        Change::Promote(_)
-        | Change::Rollback { .. }
-        | Change::Approve { .. }
-        | Change::Confirm(_)
-        | Change::EndWatch { .. }
-        | Change::GiveUpConfirmation { .. }
-        | Change::RaiseShare { .. }
-        | Change::TakeBackShare { .. }
-        | Change::RotatePinKeys { .. }
-        | Change::Intake { .. } => Vec::new(),
-        Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
-        Change::Reconfigure(new) => {
-            let pools = new.services().iter();
-            let pools = pools.flat_map(|(name, it)| [(name, &it.blue), (name, &it.green)]);
-            pools.filter_map(|(name, spec)| found(name, spec)).collect()
-        }
-    }
-}
-
-/// The state that follows from the state before and a configuration.
-pub(super) fn reconfigure(state: &State, catalog: &Catalog) -> State {
-    let mut next = state.clone();
-    for (name, spec) in catalog.services() {
-        if next.damaged.contains_key(name) {
-            continue;
-        }
-        let mut service = match next.services.get(name) {
-            Some(known) => {
-                let differs = |color| known.differs_from_file(color, spec.pool(color));
-                if !Color::BOTH.into_iter().any(differs) {
-                    continue;
-                }
-                ServiceState::clone(known)
-            }
-            None => ServiceState::fresh(spec.active, spec.blue.clone(), spec.green.clone()),
-        };
-        for color in Color::BOTH {
-            service.follow_file(color, spec.pool(color));
-        }
-        next.services.insert(name.clone(), Arc::new(service));
-    }
-    next
-}
-
-/// The services with an active pool that a configuration would leave without endpoints.
-fn services_without_endpoints(state: &State, next: &State, new: &Catalog) -> Vec<RefusalReason> {
-    let active = |state: &State, name: &ServiceName| {
-        let service = state.services.get(name)?;
-        let has_none = service.pool(service.active).spec().endpoints.is_empty();
-        Some((service.active, has_none))
-    };
-    let names = new.services().keys();
-    names
-        .filter_map(|name| match (active(state, name)?, active(next, name)?) {
-            ((_, false), (color, true)) => {
-                let problem = ReasonKind::ActiveEmptied(color);
-                Some(RefusalReason { service: Some(name.clone()), problem })
-            }
-            _ => None,
-        })
-        .collect()
-}
-
-fn promote(
-    state: &State,
-    catalog: &Catalog,
-    colors: &BTreeMap<ServiceName, Color>,
-) -> Result<State, Vec<RefusalReason>> {
-    let mut next = state.clone();
-    let mut reasons = Vec::new();
-    if colors.is_empty() {
-        reasons.push(RefusalReason { service: None, problem: ReasonKind::NothingNamed });
-    }
-    for (name, color) in colors {
-        if let Err(problem) = promote_one(&mut next, catalog, name, *color) {
-            reasons.push(RefusalReason { service: Some(name.clone()), problem });
-        }
-    }
-    let services = colors.keys().cloned().collect();
-    next.promotion = Arc::new(Promotion { services, ..Promotion::default() });
-    if reasons.is_empty() { Ok(next) } else { Err(reasons) }
-}
-
-fn promote_one(
-    next: &mut State,
-    catalog: &Catalog,
-    name: &ServiceName,
-    color: Color,
-) -> Result<(), ReasonKind> {
-    let spec = catalog.services().get(name).ok_or(ReasonKind::UnknownService)?;
-    if next.damaged.contains_key(name) {
-        // The active color is all that was lost for good, and the operator names it.
-        if spec.pool(color).endpoints.is_empty() {
-            return Err(ReasonKind::NoEndpoints(color));
-        }
-        let fresh = ServiceState::fresh(color, spec.blue.clone(), spec.green.clone());
-        next.damaged.remove(name);
-        next.services.insert(name.clone(), Arc::new(fresh));
-        return Ok(());
-    }
-    let service = next.services.get(name).ok_or(ReasonKind::UnknownService)?;
-    if service.active == color {
-        return Err(ReasonKind::AlreadyActive(color));
-    }
-    if service.pool(color).spec().endpoints.is_empty() {
-        return Err(ReasonKind::NoEndpoints(color));
-    }
-    let mut service = ServiceState::clone(service);
-    service.promote(color);
-    next.services.insert(name.clone(), Arc::new(service));
-    Ok(())
-}
-
-/// Refuses a gradual promotion of a service with a damaged state: its active color is not known.
-fn check_known(
-    state: &State,
-    colors: &BTreeMap<ServiceName, Color>,
-) -> Result<(), Vec<RefusalReason>> {
-    let damaged = colors.keys().filter(|it| state.damaged.contains_key(*it));
-    let reasons: Vec<_> = damaged.flat_map(|it| about(it, ReasonKind::Damaged)).collect();
-    if reasons.is_empty() { Ok(()) } else { Err(reasons) }
-}
-
-/// The color of each service before its last promotion.
-fn colors_before(
-    state: &State,
-    catalog: &Catalog,
-    names: &[ServiceName],
-    force: bool,
-) -> Result<BTreeMap<ServiceName, Color>, Vec<RefusalReason>> {
-    if names.is_empty() {
-        return Err(vec![RefusalReason { service: None, problem: ReasonKind::NothingPromoted }]);
-    }
-    let mut colors = BTreeMap::new();
-    let mut reasons = Vec::new();
-    for name in names {
-        let known = state.services.get(name).filter(|_| catalog.services().contains_key(name));
-        let problem = match known {
-            None if state.damaged.contains_key(name) => ReasonKind::Damaged,
-            None => ReasonKind::UnknownService,
-            Some(service) => match service.previous {
-                Some(color) if service.pool(color).served || force => {
-                    colors.insert(name.clone(), color);
-                    continue;
-                }
-                Some(color) => ReasonKind::ChangedSince(color),
-                None => ReasonKind::NeverPromoted,
-            },
-        };
-        reasons.push(RefusalReason { service: Some(name.clone()), problem });
-    }
-    if reasons.is_empty() { Ok(colors) } else { Err(reasons) }
-}
-
-fn set_pool(
-    state: &State,
-    catalog: &Catalog,
-    name: &ServiceName,
-    (color, spec, set_by): (Color, &PoolSpec, Option<Arc<str>>),
-    force: bool,
-) -> Result<State, ReasonKind> {
-    if state.damaged.contains_key(name) {
-        return Err(ReasonKind::Damaged);
-    }
-    let service = state.services.get(name).filter(|_| catalog.services().contains_key(name));
-    let mut service = ServiceState::clone(service.ok_or(ReasonKind::UnknownService)?);
-    let is_active = service.active == color;
-    if is_active && !force {
-        return Err(ReasonKind::PoolIsActive(color));
-    }
-    let is_candidate = service.share.as_ref().is_some_and(|it| it.color == color);
-    if is_candidate && !force {
-        return Err(ReasonKind::ShareInProgress(color));
-    }
-    if is_candidate {
-        service.share = None;
-    }
-    if is_active && spec.endpoints.is_empty() {
-        return Err(ReasonKind::ActiveEmptied(color));
-    }
-    let pool = service.pool_mut(color);
-    // Version and endpoints change with every deployment; protocol and TLS are those of the file.
-    pool.runtime = Some(PoolSpec { link: pool.file.link.clone(), ..spec.clone() });
-    (pool.served, pool.shared, pool.set_by) = (is_active, false, set_by);
-    service.revoke_approvals(color);
-    let mut next = state.clone();
-    next.services.insert(name.clone(), Arc::new(service));
-    Ok(next)
-}
-
-#[cfg(test)]
-mod tests;

@@ -4,12 +4,11 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     catalog::Catalog,
-    change::{
-        Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency, ReasonKind, RefusalReason,
-    },
+    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
     pin_terms::random_secret,
     pins::need_key,
     plan::plan,
+    reasons::{ReasonKind, RefusalReason},
     shared::{Applied, ControlShared, unix_millis},
 };
 use crate::{

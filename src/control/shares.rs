@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use super::{
-    change::{ReasonKind, RefusalReason},
+    reasons::{ReasonKind, RefusalReason},
     share_steps::ShareSteps,
     watches::{after, change},
 };

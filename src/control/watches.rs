@@ -4,7 +4,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use super::{
     catalog::Catalog,
-    change::{PromotionTerms, ReasonKind, RefusalReason},
+    change::PromotionTerms,
+    reasons::{ReasonKind, RefusalReason},
 };
 use crate::{
     model::{Color, Generation, ServiceName},

@@ -4,7 +4,7 @@ use super::{plan as plan_for, *};
 use crate::{
     continuity::HoldSettings,
     control::{IntakeChange, ServiceSpec},
-    model::{Endpoint, Generation, OwnAddress, OwnAddressKind},
+    model::{Endpoint, Generation, OwnAddress, OwnAddressKind, PoolSpec},
 };
 
 use Color::{Blue, Green};
