@@ -275,7 +275,15 @@ impl<'a> PendingCall<'a> {
         let attempted = AttemptedChange { action: change.action(), reason: reason.clone() };
         let actor = Some(actor);
         let terms = PromotionTerms { confirm_within, steps, ..PromotionTerms::default() };
-        let call = ChangeRequest { change, if_generation, idempotency, reason, actor, terms };
+        let call = ChangeRequest {
+            change,
+            if_generation,
+            idempotency,
+            reason,
+            actor,
+            terms,
+            rollout: None,
+        };
         let made = match call.change {
             Change::Promote(_) | Change::Rollback { .. } => {
                 context.api.release.make(call, force).await.map_err(ApiError::from)
@@ -289,6 +297,7 @@ impl<'a> PendingCall<'a> {
             | Change::TakeBackShare { .. }
             | Change::RotatePinKeys { .. }
             | Change::Intake { .. }
+            | Change::Rollout(_)
             | Change::Reconfigure(_) => {
                 context.api.control.propose(call).await.map_err(ApiError::from)
             }
@@ -317,7 +326,7 @@ fn named(change: &Change) -> Vec<ServiceName> {
         | Change::EndWatch { service, .. }
         | Change::GiveUpConfirmation { service, .. }
         | Change::Intake { service, .. } => vec![service.clone()],
-        Change::RotatePinKeys { .. } | Change::Reconfigure(_) => Vec::new(),
+        Change::RotatePinKeys { .. } | Change::Rollout(_) | Change::Reconfigure(_) => Vec::new(),
     }
 }
 

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::{Actor, Change, EventKind},
-    model::ServiceName,
+    model::{ServiceName, WatchResult},
 };
 
 /// Confirm promotions, which would be taken back otherwise.
@@ -70,7 +70,7 @@ pub(super) async fn stop_watch(
     let Path(name) = path.map_err(|error| ApiError::malformed(error.body_text()))?;
     let service = context.service(&name)?;
     let words = ("watch stop", json!({"service": service.as_str()}), String::new());
-    let change = Change::EndWatch { service, generation: None };
+    let change = Change::EndWatch { service, generation: None, result: WatchResult::Stopped };
     let call = PendingCall::new(change, words);
     call.make(&context, conditions, actor).await
 }

@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeMap, fmt::Write, net::SocketAddr};
 
-use super::change::{Actor, Change, ChangeRequest};
+use super::{
+    change::{Actor, Change, ChangeRequest},
+    rollouts::RolloutChange,
+};
 use crate::{
     audit::{AuditEntry, AuditResult, AuditVerdict},
     model::{Color, Generation, ServiceName},
@@ -29,7 +32,7 @@ const NAMES_MAX: usize = 50;
 
 /// The entry of the change from `before` to `next`.
 pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> AuditEntry {
-    let ChangeRequest { change, reason, actor, terms, if_generation: _, idempotency: _ } = call;
+    let ChangeRequest { change, reason, actor, terms, .. } = call;
     let by_itself = match change {
         Change::EndWatch { .. } => "watch",
         Change::GiveUpConfirmation { .. } => "confirm",
@@ -42,6 +45,7 @@ pub(super) fn entry_of(call: &ChangeRequest, before: &State, next: &State) -> Au
         | Change::Confirm(_)
         | Change::RotatePinKeys { .. } => Actor::INTERNAL,
         Change::Intake { .. } => "hold",
+        Change::Rollout(_) => "rollout",
     };
     let (actor, from) = caller(actor.as_ref(), by_itself);
     let mut action = match change {
@@ -159,8 +163,8 @@ impl Change {
                 format!("approve {service}.{color}{}", version.unwrap_or_default())
             }
             Self::Confirm(services) => named("confirm", services),
-            Self::EndWatch { service, generation: None } => format!("watch stop {service}"),
-            Self::EndWatch { service, generation: Some(_) } => format!("watch end {service}"),
+            Self::EndWatch { service, generation: None, .. } => format!("watch stop {service}"),
+            Self::EndWatch { service, generation: Some(_), .. } => format!("watch end {service}"),
             Self::GiveUpConfirmation { service, generation: _ } => {
                 format!("give up confirmation {service}")
             }
@@ -168,7 +172,27 @@ impl Change {
             Self::TakeBackShare { services, generation: _ } => named("take back share", services),
             Self::RotatePinKeys { .. } => "rotate pin keys".to_owned(),
             Self::Intake { service, change } => change.action(service),
+            Self::Rollout(change) => change.action(),
             Self::Reconfigure(_) => "reload".to_owned(),
+        }
+    }
+}
+
+impl RolloutChange {
+    fn action(&self) -> String {
+        match self {
+            Self::Begin { services, .. } => {
+                with_names("rollout begin", services.iter().map(ToString::to_string))
+            }
+            Self::Advance => "rollout step".to_owned(),
+            Self::SetPools(pools) => {
+                let names = pools.iter().map(|(service, (color, spec))| {
+                    let version = spec.version.as_ref().map(|it| format!("@{it}"));
+                    format!("{service}.{color}{}", version.unwrap_or_default())
+                });
+                with_names("set pools", names)
+            }
+            Self::RestorePools => "restore pools".to_owned(),
         }
     }
 }

@@ -10,12 +10,13 @@ use super::{
     catalog::Catalog,
     intake::IntakeChange,
     reasons::{RefusalReason, sentences},
+    rollouts::{RolloutChange, RolloutStep},
     share_steps::ShareSteps,
     shared::Applied,
 };
 use crate::{
     audit::{self, AuditVerdict},
-    model::{Color, Generation, PoolSpec, ServiceName, UpstreamTls, Version},
+    model::{Color, Generation, PoolSpec, ServiceName, UpstreamTls, Version, WatchResult},
     store::{CommitError, ManifestKey, Revision},
 };
 
@@ -60,6 +61,8 @@ pub enum Change {
         service: ServiceName,
         /// The generation of the promotion.
         generation: Option<Generation>,
+        /// How it has ended.
+        result: WatchResult,
     },
     /// Give up the confirmation of a promotion that could not be taken back. The promotion stays.
     GiveUpConfirmation {
@@ -94,6 +97,8 @@ pub enum Change {
         /// How.
         change: IntakeChange,
     },
+    /// A step of a rollout.
+    Rollout(RolloutChange),
     /// Apply a changed configuration.
     Reconfigure(Arc<Catalog>),
 }
@@ -113,6 +118,8 @@ pub struct ChangeRequest {
     pub actor: Option<Actor>,
     /// What is stored with a promotion.
     pub terms: PromotionTerms,
+    /// The rollout that makes the change, with its next position.
+    pub rollout: Option<RolloutStep>,
 }
 
 /// What is stored with a promotion, and what an automatic rollback depends on.
@@ -215,6 +222,7 @@ impl ChangeRequest {
             reason: None,
             actor: None,
             terms: PromotionTerms::default(),
+            rollout: None,
         }
     }
 }
@@ -260,6 +268,14 @@ impl Change {
             | Self::TakeBackShare { .. }
             | Self::RotatePinKeys { .. }
             | Self::Intake { .. } => HashSet::new(),
+            Self::Rollout(RolloutChange::SetPools(pools)) => {
+                let written = |(name, (color, spec)): (&ServiceName, &(Color, PoolSpec))| {
+                    let service = catalog.services().get(name).filter(|_| is_secured(spec))?;
+                    Some(service.pool(*color).link.tls.clone())
+                };
+                pools.iter().filter_map(written).collect()
+            }
+            Self::Rollout(_) => HashSet::new(),
             Self::SetPool { service, color, spec, .. } => {
                 // The file decides protocol and TLS of a pool.
                 let written = catalog.services().get(service).filter(|_| is_secured(spec));

@@ -28,6 +28,7 @@ mod reasons;
 mod reconcile;
 mod refusals;
 mod removed;
+mod rollouts;
 mod share_events;
 mod share_steps;
 mod shared;
@@ -53,6 +54,7 @@ pub use self::{
     pin_terms::random_secret,
     planned::PlannedPromotion,
     reasons::{ReasonKind, RefusalReason},
+    rollouts::{RolloutChange, RolloutStep, still_promoted},
     share_events::ShareEvent,
     share_steps::ShareSteps,
     shared::Applied,

@@ -2,6 +2,7 @@
 
 mod pools;
 mod promotions;
+mod rollouts;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ pub(super) use self::pools::reconfigure;
 use self::{
     pools::{own_endpoints, services_without_endpoints, set_pool},
     promotions::{check_known, colors_before, promote},
+    rollouts::{advance, check_running, check_version, plan_rollout},
 };
 use super::{
     catalog::Catalog,
@@ -18,6 +20,7 @@ use super::{
     intake_plan::plan_intake,
     pins::{note_changes, rotate},
     reasons::{ReasonKind, RefusalReason},
+    rollouts::RolloutChange,
     shares,
     watches::{
         begin_watches, check_takes_back, confirm, end_watch, extend_confirmation,
@@ -37,11 +40,25 @@ pub(super) fn plan(
     call: &ChangeRequest,
     now_ms: u64,
 ) -> Result<State, Vec<RefusalReason>> {
-    let ChangeRequest { change, reason, actor, terms, if_generation: _, idempotency: _ } = call;
-    let reasons = own_endpoints(own, change);
+    let reasons = own_endpoints(own, &call.change);
     if !reasons.is_empty() {
         return Err(reasons);
     }
+    check_version(state, call)?;
+    check_running(state, call)?;
+    let mut next = plan_change(state, catalog, call, now_ms)?;
+    advance(state, &mut next, call, now_ms);
+    Ok(next)
+}
+
+/// The state after the change itself.
+fn plan_change(
+    state: &State,
+    catalog: &Catalog,
+    call: &ChangeRequest,
+    now_ms: u64,
+) -> Result<State, Vec<RefusalReason>> {
+    let ChangeRequest { change, reason, actor, terms, .. } = call;
     let mut next = match change {
         Change::Promote(colors) => {
             if let Some(extended) = extend_confirmation(state, colors, terms, now_ms) {
@@ -108,8 +125,9 @@ pub(super) fn plan(
             return approved.map_err(|it| about(service, it));
         }
         Change::Confirm(services) => return confirm(state, services),
-        Change::EndWatch { service, generation } => {
-            return end_watch(state, service, *generation).map_err(|it| about(service, it));
+        Change::EndWatch { service, generation, result } => {
+            return end_watch(state, service, *generation, *result)
+                .map_err(|it| about(service, it));
         }
         Change::GiveUpConfirmation { service, generation } => {
             return give_up_confirmation(state, service, *generation)
@@ -129,6 +147,14 @@ pub(super) fn plan(
             // The routing table stays as it is, but for what requests have to wait for.
             return plan_intake(state, catalog, service, change, actor.as_ref(), now_ms)
                 .map_err(|it| about(service, it));
+        }
+        Change::Rollout(change) => {
+            let next = plan_rollout(state, catalog, call, change)?;
+            if let RolloutChange::Begin { .. } | RolloutChange::Advance = change {
+                // The routing table stays as it is.
+                return Ok(next);
+            }
+            next
         }
         Change::Reconfigure(new) => {
             let next = reconfigure(state, new);
@@ -154,9 +180,9 @@ pub(super) fn plan(
             next.manifests.insert(key.clone(), Arc::clone(json));
         }
     }
-    if let Change::SetPool { service, color, .. } = change {
-        // Also if its content is the same: another version may run there now.
-        next.manifests.remove(&ManifestKey { service: service.clone(), color: *color });
+    // Also if its content is the same: another version may run there now.
+    for (service, color) in set_pools(change) {
+        next.manifests.remove(&ManifestKey { service, color });
     }
     forget_changed_manifests(state, &mut next);
     note_changes(state, &mut next, Some(change), now_ms);
@@ -165,6 +191,17 @@ pub(super) fn plan(
 
 fn about(service: &ServiceName, problem: ReasonKind) -> Vec<RefusalReason> {
     vec![RefusalReason { service: Some(service.clone()), problem }]
+}
+
+/// The pools that a change sets.
+fn set_pools(change: &Change) -> Vec<(ServiceName, Color)> {
+    match change {
+        Change::SetPool { service, color, .. } => vec![(service.clone(), *color)],
+        Change::Rollout(RolloutChange::SetPools(pools)) => {
+            pools.iter().map(|(service, (color, _))| (service.clone(), *color)).collect()
+        }
+        _ => Vec::new(),
+    }
 }
 
 /// The services with another active color.

@@ -9,6 +9,7 @@ use super::{
     pins::need_key,
     plan::plan,
     reasons::{ReasonKind, RefusalReason},
+    rollouts::RolloutChange,
     shared::{Applied, ControlShared, unix_millis},
 };
 use crate::{
@@ -80,12 +81,9 @@ impl ControlShared {
             // There was no hold or maintenance to end.
             return Ok(known(state.generation, false));
         }
-        if let Change::SetPool { service, color, force: false, .. } = change
-            && self.has_pins(service, *color)
-        {
-            let problem = ReasonKind::PinsHold(*color);
-            let reason = RefusalReason { service: Some(service.clone()), problem };
-            return Err(ChangeError::Refused(vec![reason]));
+        let pinned = self.pinned_pools(change);
+        if !pinned.is_empty() {
+            return Err(ChangeError::Refused(pinned));
         }
         next.accepted.forget(is_old);
         if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
@@ -105,10 +103,29 @@ impl ControlShared {
             | Change::RaiseShare { .. }
             | Change::TakeBackShare { .. }
             | Change::RotatePinKeys { .. }
-            | Change::Intake { .. } => None,
+            | Change::Intake { .. }
+            | Change::Rollout(_) => None,
         };
         need_key(&mut next, catalog.as_ref().unwrap_or(&applied.catalog), random_secret);
         Ok(Prepared::Commit { next: Box::new(next), catalog })
+    }
+
+    /// The reasons against setting pools that transactions are pinned to.
+    fn pinned_pools(&self, change: &Change) -> Vec<RefusalReason> {
+        let reason = |service: &ServiceName, color: Color| {
+            let problem = ReasonKind::PinsHold(color);
+            let is_pinned = self.has_pins(service, color);
+            is_pinned.then(|| RefusalReason { service: Some(service.clone()), problem })
+        };
+        match change {
+            Change::SetPool { service, color, force: false, .. } => {
+                reason(service, *color).into_iter().collect()
+            }
+            Change::Rollout(RolloutChange::SetPools(pools)) => {
+                pools.iter().filter_map(|(service, (color, _))| reason(service, *color)).collect()
+            }
+            _ => Vec::new(),
+        }
     }
 
     /// Whether transactions may be pinned to this color, which is not active.

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::model::{Color, OwnAddress, ServiceName, Version};
+use crate::model::{Color, OwnAddress, RolloutId, ServiceName, Version};
 
 /// A reason why a change was refused.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -101,6 +101,19 @@ pub enum ReasonKind {
     /// Another promotion or rollback came after the one to take back.
     #[error("was promoted or rolled back again since")]
     Superseded,
+    /// A rollout of the service is in progress.
+    #[error(
+        "is in the rollout {id} of {owner}; wait for its end (`flipgate rollout {id}`), cancel it, or use force"
+    )]
+    InRollout {
+        /// The rollout.
+        id: RolloutId,
+        /// The caller that began it.
+        owner: String,
+    },
+    /// The rollout has gone on, or is over.
+    #[error("rollout {0} has gone on or is over; look at it again (`flipgate rollout {0}`)")]
+    RolloutMoved(RolloutId),
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file; promote a color first")]
     Damaged,
@@ -134,6 +147,8 @@ impl ReasonKind {
             Self::HeldByOther { .. } => "held_by_other",
             Self::NoPins => "no_pins",
             Self::Superseded => "superseded",
+            Self::InRollout { .. } => "in_rollout",
+            Self::RolloutMoved(_) => "rollout_moved",
             Self::Damaged => "damaged",
         }
     }

@@ -8,8 +8,8 @@ use super::{
     reasons::{ReasonKind, RefusalReason},
 };
 use crate::{
-    model::{Color, Generation, ServiceName},
-    store::{Confirmation, ServiceState, State, WatchState},
+    model::{Color, Generation, ServiceName, WatchResult},
+    store::{Confirmation, ServiceState, State, WatchEnd, WatchState},
 };
 
 /// Begins the watches and the confirmation of a promotion. `next` is the state after it, with the generation before.
@@ -122,6 +122,7 @@ pub(super) fn end_watch(
     state: &State,
     name: &ServiceName,
     generation: Option<Generation>,
+    result: WatchResult,
 ) -> Result<State, ReasonKind> {
     let service = state.services.get(name).ok_or(ReasonKind::UnknownService)?;
     let watch = service.watch.as_ref().ok_or(ReasonKind::NoWatch)?;
@@ -129,7 +130,8 @@ pub(super) fn end_watch(
         return Err(ReasonKind::Superseded);
     }
     let mut next = state.clone();
-    change(&mut next, name, |it| it.watch = None);
+    let end = WatchEnd { generation: watch.generation, result };
+    change(&mut next, name, |it| (it.watch, it.last_watch) = (None, Some(end)));
     Ok(next)
 }
 

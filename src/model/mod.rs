@@ -18,6 +18,7 @@ mod own;
 mod path;
 mod policy;
 mod pool_spec;
+mod rollout_id;
 mod route;
 mod rules;
 mod service;
@@ -52,6 +53,7 @@ pub use self::{
         RateLimit, Retry, ServiceLimits, ServiceTimeouts,
     },
     pool_spec::{PoolSpec, PoolSpecError, Source, Version},
+    rollout_id::{ParseRolloutIdError, RolloutId},
     route::{Host, HostPattern, ParseHostError, ParsePathError, PathPrefix, RouteConflict, Router},
     rules::{Rules, ServiceRules},
     service::{Generation, ParseServiceNameError, ServiceName},
@@ -60,6 +62,6 @@ pub use self::{
     streams::{StreamEnd, StreamKind, StreamPolicies, StreamPolicy},
     version_signal::{SignalResource, VersionId, VersionSignal},
     versioned_map::{Difference, VersionedMap},
-    watch::{LatencyLimit, WatchAction, WatchSettings},
+    watch::{LatencyLimit, WatchAction, WatchResult, WatchSettings},
     weighted::WeightedEndpoint,
 };

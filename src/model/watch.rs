@@ -41,6 +41,19 @@ pub enum WatchAction {
     Alert,
 }
 
+/// How a watch has ended, if the color that it watched stayed active.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum WatchResult {
+    /// The color was good.
+    Passed,
+    /// There were too few requests for a verdict.
+    Inconclusive,
+    /// The color was bad, and was not rolled back.
+    Failed,
+    /// A caller has ended it.
+    Stopped,
+}
+
 // === impl LatencyLimit ===
 
 impl LatencyLimit {

@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     control::{Applied, Catalog, Change, ChangeError, ChangeRequest, EventKind},
-    model::{Color, Difference, Generation, ServiceName, VersionedMap, WatchAction},
+    model::{Color, Difference, Generation, ServiceName, VersionedMap, WatchAction, WatchResult},
     store::{Confirmation, ServiceState, WatchState},
     upstream::Pool,
 };
@@ -289,7 +289,11 @@ impl Watcher {
         let Some(watch) = self.watches.get(name) else { return };
         let (color, generation) = (watch.color, watch.generation());
         let summary = watch.summary();
-        if !self.end_watch(name, generation).await {
+        let result = match inconclusive {
+            None => WatchResult::Passed,
+            Some(_) => WatchResult::Inconclusive,
+        };
+        if !self.end_watch(name, generation, result).await {
             // The next tick tries again.
             return;
         }
@@ -349,7 +353,11 @@ impl Watcher {
         }
         let (end, event) = match cause {
             Cause::Watch { color, reason } => (
-                Change::EndWatch { service: service.clone(), generation: Some(generation) },
+                Change::EndWatch {
+                    service: service.clone(),
+                    generation: Some(generation),
+                    result: WatchResult::Failed,
+                },
                 EventKind::WatchFailed { service, color, generation, reason, rollback, stays },
             ),
             Cause::Confirmation => (
@@ -380,9 +388,14 @@ impl Watcher {
         })
     }
 
-    async fn end_watch(&mut self, service: &ServiceName, generation: Generation) -> bool {
+    async fn end_watch(
+        &mut self,
+        service: &ServiceName,
+        generation: Generation,
+        result: WatchResult,
+    ) -> bool {
         let (service, generation) = (service.clone(), Some(generation));
-        propose(&self.release, Change::EndWatch { service, generation }).await
+        propose(&self.release, Change::EndWatch { service, generation, result }).await
     }
 
     fn publish(&self, event: EventKind) {

@@ -8,6 +8,7 @@
 mod intake;
 mod pins;
 mod pools;
+mod rollouts;
 mod share;
 mod watches;
 
@@ -18,12 +19,13 @@ use serde::{Deserialize, Serialize};
 pub(super) use self::{
     intake::{HoldData, MaintenanceData},
     pins::PinKeyData,
+    rollouts::RolloutData,
 };
 use self::{
     pins::PinsData,
     pools::PoolData,
     share::ShareData,
-    watches::{ConfirmationData, WatchData},
+    watches::{ConfirmationData, WatchData, WatchEndData},
 };
 use super::{
     audit_log::AuditLog,
@@ -56,6 +58,8 @@ pub(super) struct ServiceData {
     watch: Option<WatchData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     confirmation: Option<ConfirmationData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    last_watch: Option<WatchEndData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     share: Option<ShareData>,
     #[serde(default, skip_serializing_if = "PinsData::is_empty")]
@@ -153,6 +157,7 @@ impl From<&ServiceState> for ServiceData {
             approvals,
             watch,
             confirmation,
+            last_watch,
             share,
             history: _,
             unknown,
@@ -171,6 +176,7 @@ impl From<&ServiceState> for ServiceData {
             set_by,
             watch: watch.as_ref().map(Into::into),
             confirmation: confirmation.as_ref().map(Into::into),
+            last_watch: last_watch.as_ref().map(Into::into),
             share: share.as_ref().map(Into::into),
             pins: PinsData::of(state),
             unknown: unknown.unwrap_or_default(),
@@ -191,6 +197,7 @@ impl TryFrom<ServiceData> for ServiceState {
             set_by,
             watch,
             confirmation,
+            last_watch,
             share,
             pins,
             unknown,
@@ -208,6 +215,7 @@ impl TryFrom<ServiceData> for ServiceState {
             approvals: approvals.into_iter().map(Into::into).collect(),
             watch: watch.map(TryInto::try_into).transpose()?,
             confirmation: confirmation.map(TryInto::try_into).transpose()?,
+            last_watch: last_watch.map(Into::into),
             // An older version may have promoted the candidate since, and has kept what it does not know.
             share: share
                 .map(ShareState::try_from)

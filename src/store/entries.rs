@@ -11,13 +11,14 @@ use super::{
     audit_log::AuditLog,
     data::{
         AcceptedData, AuditData, HoldData, MaintenanceData, ManifestData, PinKeyData,
-        PromotionData, ServiceData,
+        PromotionData, RolloutData, ServiceData,
     },
+    rollouts::RolloutState,
     state::{EntryId, ManifestKey, PinKeyState, Promotion, Revision, ServiceState, State},
 };
 use crate::{
     continuity::{HoldTerm, Maintenance},
-    model::{Difference, Generation, ServiceName},
+    model::{Difference, Generation, RolloutId, ServiceName},
 };
 
 /// The kinds of entries that this version knows.
@@ -28,6 +29,7 @@ const MANIFEST: &str = "manifest";
 const PIN_KEY: &str = "pin_key";
 const HOLD: &str = "hold";
 const MAINTENANCE: &str = "maintenance";
+const ROLLOUT: &str = "rollout";
 const AUDIT: &str = "audit";
 const AUDIT_LINE: &str = "audit_line";
 
@@ -82,6 +84,7 @@ impl Delta<'_> {
             pin_keys,
             holds,
             maintenance,
+            rollouts,
             audit,
             damaged: _,
             unknown,
@@ -130,6 +133,14 @@ impl Delta<'_> {
                 Difference::Removed(name, _) => remove.push(removed(MAINTENANCE, name.as_str())),
             }
         }
+        for difference in before.rollouts.differences(rollouts) {
+            match difference {
+                Difference::Added(id, it) | Difference::Changed(id, _, it) => {
+                    put.push(rollout_entry(id, it));
+                }
+                Difference::Removed(id, _) => remove.push(removed(ROLLOUT, id.as_str())),
+            }
+        }
         for difference in before.audit.pending.differences(&audit.pending) {
             match difference {
                 Difference::Added(number, line) | Difference::Changed(number, _, line) => {
@@ -175,6 +186,7 @@ impl Delta<'_> {
                 PIN_KEY => state.pin_keys.retain(|it| it.key.id.to_string() != *key),
                 HOLD => drop(state.holds.remove(&*key)),
                 MAINTENANCE => drop(state.maintenance.remove(&*key)),
+                ROLLOUT => drop(state.rollouts.remove(&*key)),
                 AUDIT_LINE => {
                     if let Ok(number) = key.parse::<u64>() {
                         state.audit.pending.remove(&number);
@@ -202,6 +214,7 @@ pub(super) fn common_entries(state: &State) -> Vec<StateEntry<'static>> {
     entries.extend(state.pin_keys.iter().map(pin_key_entry));
     entries.extend(state.holds.iter().map(|(name, term)| hold_entry(name, term)));
     entries.extend(state.maintenance.iter().map(|(name, it)| maintenance_entry(name, it)));
+    entries.extend(state.rollouts.iter().map(|(id, it)| rollout_entry(id, it)));
     if state.audit.count > 0 {
         entries.push(audit_entry(&state.audit));
         let pending = state.audit.pending.iter();
@@ -285,6 +298,13 @@ fn put_entry(
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
             state.maintenance.insert(name, Arc::new(data.into()));
         }
+        ROLLOUT => {
+            let id = key.parse::<RolloutId>().map_err(|error| wrong(&error))?;
+            let data: RolloutData =
+                serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
+            let rollout = RolloutState::try_from(data).map_err(|error| wrong(&error))?;
+            state.rollouts.insert(id, Arc::new(rollout));
+        }
         AUDIT if key == LAST => {
             let data: AuditData =
                 serde_json::from_str(value.get()).map_err(|error| wrong(&error))?;
@@ -355,6 +375,10 @@ fn hold_entry(name: &ServiceName, term: &HoldTerm) -> StateEntry<'static> {
 
 fn maintenance_entry(name: &ServiceName, maintenance: &Maintenance) -> StateEntry<'static> {
     entry(MAINTENANCE, name.as_str(), &MaintenanceData::from(maintenance))
+}
+
+fn rollout_entry(id: &RolloutId, rollout: &RolloutState) -> StateEntry<'static> {
+    entry(ROLLOUT, id.as_str(), &RolloutData::from(rollout))
 }
 
 fn audit_entry(audit: &AuditLog) -> StateEntry<'static> {

@@ -27,6 +27,7 @@ mod record;
 mod recovery;
 mod report;
 mod reserve;
+mod rollouts;
 mod segment;
 mod snapshot;
 mod state;
@@ -43,9 +44,10 @@ pub use self::{
     audit_report::{AuditReport, read_audit},
     file::FileStore,
     report::{StateReport, show},
+    rollouts::{PoolBefore, RolloutState},
     state::{
         Approval, Confirmation, EntryId, ManifestKey, PinKeyState, PoolState, Promotion, Revision,
-        ServiceState, ShareState, State, WatchState,
+        ServiceState, ShareState, State, WatchEnd, WatchState,
     },
 };
 

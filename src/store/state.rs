@@ -2,9 +2,11 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{accepted::AcceptedCalls, audit_log::AuditLog};
+use super::{accepted::AcceptedCalls, audit_log::AuditLog, rollouts::RolloutState};
 use crate::continuity::{HoldTerm, Maintenance, PinKey, ShareSecret, Span};
-use crate::model::{Color, Generation, PoolSpec, ServiceName, VersionedMap};
+use crate::model::{
+    Color, Generation, PoolSpec, RolloutId, ServiceName, VersionedMap, WatchResult,
+};
 
 /// The number of earlier changes of the state. Every commit counts, also one that leaves the routing
 /// table as it is; [`Generation`] counts only changes of the table.
@@ -33,6 +35,8 @@ pub struct State {
     pub holds: VersionedMap<ServiceName, Arc<HoldTerm>>,
     /// The services in maintenance.
     pub maintenance: VersionedMap<ServiceName, Arc<Maintenance>>,
+    /// The rollouts: those that are not over, and the last ones.
+    pub rollouts: VersionedMap<RolloutId, Arc<RolloutState>>,
     /// The audit lines that are not known to be in a file, and the end of their chain.
     pub audit: AuditLog,
     /// Service entries that could not be read, as they stand in the file. They are kept until an operator
@@ -78,6 +82,8 @@ pub struct ServiceState {
     pub watch: Option<WatchState>,
     /// The confirmation that the last promotion waits for. The next promotion or rollback removes it.
     pub confirmation: Option<Confirmation>,
+    /// How the last watch has ended.
+    pub last_watch: Option<WatchEnd>,
     /// The gradual promotion in progress. A promotion removes it.
     pub share: Option<ShareState>,
     /// The latest active colors, the earliest first. Empty in a state of an older version.
@@ -125,6 +131,15 @@ pub struct WatchState {
     pub services: Vec<ServiceName>,
     /// Failures and requests of the color before.
     pub before: (u64, u64),
+}
+
+/// The end of a watch.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct WatchEnd {
+    /// The generation of the promotion.
+    pub generation: Generation,
+    /// How it has ended.
+    pub result: WatchResult,
 }
 
 /// A gradual promotion in progress.
@@ -232,6 +247,7 @@ impl ServiceState {
             approvals: Vec::new(),
             watch: None,
             confirmation: None,
+            last_watch: None,
             share: None,
             history: Vec::new(),
             unknown: None,

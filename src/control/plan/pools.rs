@@ -7,6 +7,7 @@ use crate::{
         catalog::Catalog,
         change::Change,
         reasons::{ReasonKind, RefusalReason},
+        rollouts::RolloutChange,
     },
     model::{Color, OwnAddresses, PoolSpec, ServiceName},
     store::{ServiceState, State},
@@ -30,6 +31,10 @@ pub(super) fn own_endpoints(own: &OwnAddresses, change: &Change) -> Vec<RefusalR
         | Change::RotatePinKeys { .. }
         | Change::Intake { .. } => Vec::new(),
         Change::SetPool { service, spec, .. } => found(service, spec).into_iter().collect(),
+        Change::Rollout(RolloutChange::SetPools(pools)) => {
+            pools.iter().filter_map(|(name, (_, spec))| found(name, spec)).collect()
+        }
+        Change::Rollout(_) => Vec::new(),
         Change::Reconfigure(new) => {
             let pools = new.services().iter();
             let pools = pools.flat_map(|(name, it)| [(name, &it.blue), (name, &it.green)]);

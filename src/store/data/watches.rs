@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::names;
 use crate::{
-    model::Generation,
-    store::state::{Confirmation, WatchState},
+    model::{Generation, WatchResult},
+    store::state::{Confirmation, WatchEnd, WatchState},
 };
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -18,6 +18,21 @@ pub(super) struct WatchData {
     failures_before: u64,
     #[serde(default)]
     requests_before: u64,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct WatchEndData {
+    generation: u64,
+    result: WatchResultData,
+}
+
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum WatchResultData {
+    Passed,
+    Inconclusive,
+    Failed,
+    Stopped,
 }
 
 #[derive(Debug, Deserialize, Serialize)]
@@ -44,6 +59,32 @@ impl TryFrom<WatchData> for WatchState {
         let WatchData { generation, until, services, failures_before, requests_before } = data;
         let before = (failures_before, requests_before);
         Ok(Self { generation: Generation(generation), until, services: names(services)?, before })
+    }
+}
+
+impl From<&WatchEnd> for WatchEndData {
+    fn from(end: &WatchEnd) -> Self {
+        let WatchEnd { generation, result } = end;
+        let result = match result {
+            WatchResult::Passed => WatchResultData::Passed,
+            WatchResult::Inconclusive => WatchResultData::Inconclusive,
+            WatchResult::Failed => WatchResultData::Failed,
+            WatchResult::Stopped => WatchResultData::Stopped,
+        };
+        Self { generation: generation.0, result }
+    }
+}
+
+impl From<WatchEndData> for WatchEnd {
+    fn from(data: WatchEndData) -> Self {
+        let WatchEndData { generation, result } = data;
+        let result = match result {
+            WatchResultData::Passed => WatchResult::Passed,
+            WatchResultData::Inconclusive => WatchResult::Inconclusive,
+            WatchResultData::Failed => WatchResult::Failed,
+            WatchResultData::Stopped => WatchResult::Stopped,
+        };
+        Self { generation: Generation(generation), result }
     }
 }
 
