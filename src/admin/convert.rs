@@ -5,7 +5,7 @@
 use flipgate_api::wire::{
     ApprovalStatus, DrainKinds, DrainStatus, DrainStreams, EjectedStatus, EndpointRequest,
     EndpointStatus, HoldStatus, MaintenanceStatus, PinsStatus, PoolStatus, ServiceStatus,
-    ShareStatus, Status, WatchStatus,
+    ShareEndStatus, ShareStatus, Status, WatchStatus,
 };
 
 use crate::{
@@ -16,6 +16,7 @@ use crate::{
         timestamp,
     },
     model::{Color, Endpoint, Source, WeightedEndpoint},
+    store::ShareEnd,
     upstream::EndpointHealth,
 };
 
@@ -49,6 +50,7 @@ impl From<ServiceSnapshot> for ServiceStatus {
             watch,
             confirm_by,
             share,
+            share_end,
             hold,
             maintenance,
             blue,
@@ -68,6 +70,7 @@ impl From<ServiceSnapshot> for ServiceStatus {
             }),
             confirm_by: confirm_by.map(|it| it.to_string()),
             share: share.map(Into::into),
+            share_ended: share_end.map(Into::into),
             hold: hold.map(Into::into),
             maintenance: maintenance.as_deref().map(Into::into),
             pools: pools.into_iter().map(|(it, pool)| (it.to_string(), pool.into())).collect(),
@@ -89,6 +92,18 @@ impl From<ShareSnapshot> for ShareStatus {
             failures: 0,
             requests: 0,
             first_token: first_token.map(|it| it.to_string()),
+        }
+    }
+}
+
+impl From<ShareEnd> for ShareEndStatus {
+    fn from(end: ShareEnd) -> Self {
+        let ShareEnd { color, at, by, reason } = end;
+        Self {
+            color: color.to_string(),
+            at: timestamp(at).to_string(),
+            by: by.to_string(),
+            reason: reason.map(|it| it.to_string()),
         }
     }
 }

@@ -62,6 +62,7 @@ pub(super) struct StepArguments {
         long,
         value_name = "PERCENT,…",
         value_delimiter = ',',
+        value_parser = parse_step,
         conflicts_with_all = ["confirm_within", "wait_drain", "wait_drained"]
     )]
     pub(super) steps: Vec<u8>,
@@ -139,9 +140,21 @@ pub(super) fn parse_pool(text: &str) -> Result<PoolName, String> {
 /// `SERVICE` or `SERVICE=COLOR`.
 pub(super) fn parse_service(text: &str) -> Result<(String, Option<String>), String> {
     match text.split_once('=') {
-        None => Ok((text.to_owned(), None)),
+        None => match text.split_once('.') {
+            Some((service, "blue" | "green")) => {
+                let color = &text[service.len() + 1..];
+                Err(format!("write {service}={color}: a dot is for `set` and `wait`"))
+            }
+            _ => Ok((text.to_owned(), None)),
+        },
         Some(_) => parse_pair(text).map(|(service, color)| (service, Some(color))),
     }
+}
+
+/// A share of clients, in percent.
+fn parse_step(text: &str) -> Result<u8, String> {
+    let percent = text.parse().ok().filter(|it| (1..=100).contains(it));
+    percent.ok_or_else(|| "write whole numbers from 1 to 100, like 1,10,50,100".to_owned())
 }
 
 fn parse_color(text: &str) -> Result<String, String> {

@@ -18,7 +18,7 @@ use super::{
     arguments::{ChangeArguments, StepArguments, Verbosity},
     drain::{DrainGoal, holders, wait_for},
     exit::{self, CommandError},
-    output::{ended, gates_spinner, print_or_ignore, show},
+    output::{ended, gates_spinner, print_or_ignore, show, shown_time},
     pending::share_line,
 };
 
@@ -102,6 +102,16 @@ impl Wanted {
                     .collect()
             }
         }
+    }
+
+    /// Whether the change was for this service, of those with another active color or of others.
+    fn is_for(&self, name: &str, made: &BTreeMap<String, String>) -> bool {
+        let is_shared = match self {
+            Self::Colors(_) => false,
+            Self::Shares(colors) => colors.contains_key(name),
+            Self::From(before) => before.get(name).is_some_and(|it| it.share.is_some()),
+        };
+        is_shared || made.contains_key(name)
     }
 
     /// The services that the change was made for, with the color that became active.
@@ -196,7 +206,7 @@ async fn change(
         None => status,
     };
     if !output.is_json() {
-        status.services.retain(|name, _| made.contains_key(name));
+        status.services.retain(|name, _| wanted.is_for(name, &made));
     }
     let printed = match verbosity.quiet && !output.is_json() {
         true => Ok(()),
@@ -257,16 +267,20 @@ async fn wait_for_drains(
         })?;
         let is_reached = goal.is_reached(&drain);
         let held_by = holders(&drain.held_by, drain.until.as_deref());
-        let DrainStatus { service, color, in_flight, drained, safe_to_stop, .. } = drain;
+        let DrainStatus { service, color, in_flight, drained, safe_to_stop, pins, .. } = drain;
         if drained && !is_reached {
             print_error(format_args!(
                 "{service}: {color} is drained, but not safe to stop: {held_by}. The change stands. Wait on with: \
                  flipgate drain {service}={color} --safe-to-stop --wait 10m"
             ));
         } else if !drained {
+            let pinned = pins.map(|it| {
+                format!(", and transactions pinned to it until {}", shown_time(&it.until))
+            });
+            let (pinned, goal) = (pinned.unwrap_or_default(), goal.option());
             print_error(format_args!(
-                "{service}: {color} has {in_flight} still in flight. The change stands. Wait on with: flipgate \
-                 drain {service}={color} --wait 60s"
+                "{service}: {color} has {in_flight} still in flight{pinned}. The change stands. Wait on with: flipgate \
+                 drain {service}={color}{goal} --wait 10m"
             ));
         } else if says_more {
             let prefix = if made.len() > 1 { format!("{service}: ") } else { String::new() };

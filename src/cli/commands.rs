@@ -93,7 +93,7 @@ pub(super) enum Command {
         after_help = "Examples:\n  flipgate promote web=green api=green --wait-drain 30s\n  \
                       flipgate promote web=green --if-generation 41 --reason 'release 8.0'\n  \
                       flipgate promote web=green --steps 1,10,50,100 --step-for 2m\n\n\
-                      Exit code: 0 done, 3 refused, 4 stale generation, 5 not drained in time"
+                      Exit code: 0 done, 1 active already, 2 usage or no connection, 3 refused, 4 stale generation, 5 not drained in time"
     )]
     Promote {
         /// Each service with its color
@@ -195,7 +195,7 @@ pub(super) enum Command {
     #[command(
         after_help = "Examples:\n  flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --wait-healthy 30s\n  \
                       flipgate set web.green --version 8.1 --endpoint 10.0.0.2:9001 --endpoint 10.0.0.3:9001\n\n\
-                      Exit code: 0 done, 3 the color is active, 4 stale generation, 5 not healthy in time"
+                      Exit code: 0 done, 3 the color is in use, 4 stale generation, 5 not healthy in time"
     )]
     Set {
         /// The pool
@@ -207,7 +207,7 @@ pub(super) enum Command {
         /// An endpoint, such as host:port, https://host:port or unix:/path; repeat it for several
         #[arg(long = "endpoint", required = true, value_name = "ADDRESS")]
         endpoints: Vec<String>,
-        /// Also change the active color
+        /// Also if the color is active, transactions are pinned to it, or it is promoted gradually; ends these
         #[arg(long)]
         force: bool,
         /// Fail if this is not the current generation

@@ -10,7 +10,7 @@ use flipgate_api::{
 
 use super::{
     exit::{self, CommandError},
-    output::{ended, spinner},
+    output::{ended, shown_time, spinner},
 };
 
 /// The longest wait of one call; the API itself has a limit of an hour.
@@ -43,6 +43,14 @@ impl DrainGoal {
             Self::SafeToStop => drain.safe_to_stop,
         }
     }
+
+    /// The option of `flipgate drain` for it.
+    pub(super) fn option(self) -> &'static str {
+        match self {
+            Self::Drained => "",
+            Self::SafeToStop => " --safe-to-stop",
+        }
+    }
 }
 
 /// What may still need a color, such as `the watch may roll back to it, until 12:00`.
@@ -58,7 +66,7 @@ pub(super) fn holders(held_by: &[String], until: Option<&str>) -> String {
         other => escape(other),
     };
     let held_by: Vec<_> = held_by.iter().map(String::as_str).map(in_words).collect();
-    let until = until.map(|it| format!(", until {}", escape(it)));
+    let until = until.map(|it| format!(", until {}", shown_time(it)));
     format!("{}{}", held_by.join(" and "), until.unwrap_or_default())
 }
 
@@ -171,7 +179,7 @@ fn sentence(drain: &DrainStatus) -> String {
     let held: Vec<String> = kinds.map(|(count, what)| counted(count, what)).collect();
     let held = if *in_flight == 0 { counted(0, "request") } else { held.join(" and ") };
     let pinned = drain.pins.as_ref().map(|pins| {
-        let until = escape(&pins.until);
+        let until = shown_time(&pins.until);
         match pins.count {
             Some(count) => {
                 format!(
@@ -183,13 +191,18 @@ fn sentence(drain: &DrainStatus) -> String {
         }
     });
     let pinned = pinned.unwrap_or_default();
-    if *in_flight == 0 && drain.pins.is_some() {
-        return format!("{service}: {color} has {held} in flight{pinned}{previews}{streams}");
-    }
     let oldest = Duration::from_millis(*oldest_ms).as_secs_f64();
-    format!(
-        "{service}: {color} has {held} in flight, the oldest for {oldest:.1} s{pinned}{previews}{streams}"
-    )
+    let oldest = match in_flight {
+        0 => String::new(),
+        _ => format!(", the oldest for {oldest:.1} s"),
+    };
+    let shared = match drain.held_by.iter().any(|it| it == "share") {
+        true => format!(
+            "; it is promoted gradually and gets new requests: `flipgate rollback {service}` takes that back"
+        ),
+        false => String::new(),
+    };
+    format!("{service}: {color} has {held} in flight{oldest}{pinned}{shared}{previews}{streams}")
 }
 
 /// How streams are ended, as the rest of a sentence: `; ended 12 websocket (closed); streams end within 28.1 s`.

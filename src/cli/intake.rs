@@ -10,7 +10,7 @@ use std::{
 use clap::Args;
 use flipgate_api::{
     CallerArguments, OutputArguments, escape,
-    wire::{HoldRequest, MaintenanceRequest, ReleaseRequest},
+    wire::{HoldRequest, MaintenanceRequest, ReleaseRequest, Status},
 };
 
 use super::{
@@ -105,12 +105,20 @@ pub(super) async fn release(
     verbosity: Verbosity,
 ) -> Result<u8, CommandError> {
     let ReleaseArguments { service, id, reason, admin, output } = arguments;
-    let status = admin.caller()?.release(&service, &ReleaseRequest { id, reason }).await?;
-    let hold = status.services.get(&service).and_then(|it| it.hold.as_ref());
-    let text = match hold {
-        Some(hold) if hold.releasing => format!("is released; {} requests go", hold.waiting),
-        Some(hold) => format!("is still held, by hold {} of {}", hold.id, escape(&hold.owner)),
-        None => "is not held".to_owned(),
+    let caller = admin.caller()?;
+    // Afterwards the first requests have gone already.
+    let before = caller.status().await?;
+    let status = caller.release(&service, &ReleaseRequest { id, reason }).await?;
+    let hold = |status: &Status| status.services.get(&service).and_then(|it| it.hold.clone());
+    let text = match (hold(&before), hold(&status)) {
+        (_, Some(hold)) if !hold.releasing => {
+            format!("is still held, by hold {} of {}", hold.id, escape(&hold.owner))
+        }
+        (None, None) => "is not held".to_owned(),
+        (Some(hold), _) | (None, Some(hold)) => {
+            let s = if hold.waiting == 1 { "" } else { "s" };
+            format!("is released; {} request{s} waited", hold.waiting)
+        }
     };
     done(&status, output, verbosity, &format!("{} {text}", escape(&service)))
 }

@@ -1,8 +1,9 @@
 //! Lines of the status about what comes before and after promotions: watches, confirmations and approvals.
 
+use super::output::shown_time;
 use flipgate_api::{
     escape,
-    wire::{ServiceStatus, Status},
+    wire::{ServiceStatus, ShareEndStatus, Status},
 };
 
 /// A line for each watch, confirmation and approval.
@@ -18,22 +19,23 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
         let rescue = if watch.rescue { "; with rescue" } else { "" };
         lines.push(format!(
             "{name}: {active} is watched until {}: {} of {} requests failed ({} %){rescue}",
-            escape(&watch.until),
+            shown_time(&watch.until),
             watch.failures,
             watch.requests,
             watch.errors
         ));
     }
     lines.extend(share_line(name, service));
+    lines.extend(share_end_line(name, service));
     if let Some(until) = &service.confirm_by {
         lines.push(format!(
             "{name}: {active} will be rolled back at {} unless you run `flipgate confirm {name}`",
-            escape(until)
+            shown_time(until)
         ));
     }
     for (color, pool) in &service.pools {
         if let Some(pins) = &pool.pins {
-            let (color, until) = (escape(color), escape(&pins.until));
+            let (color, until) = (escape(color), shown_time(&pins.until));
             lines.push(match pins.count {
                 Some(1) => format!("{name}: 1 transaction is pinned to {color}, until {until} at the latest"),
                 Some(count) => format!(
@@ -43,7 +45,7 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
             });
         }
         for approval in &pool.approvals {
-            let until = approval.until.as_ref().map(|it| format!(" until {}", escape(it)));
+            let until = approval.until.as_ref().map(|it| format!(" until {}", shown_time(it)));
             let (color, by) = (escape(color), escape(&approval.by));
             let until = until.unwrap_or_default();
             lines.push(format!("{name}: {color} is approved by {by}{until}"));
@@ -55,22 +57,32 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
 /// How the gradual promotion of a service stands, if there is one. `name` is printed as it is.
 pub(super) fn share_line(name: &str, service: &ServiceStatus) -> Option<String> {
     let share = service.share.as_ref()?;
-    let (color, until) = (escape(&share.color), escape(&share.until));
+    let (color, until) = (escape(&share.color), shown_time(&share.until));
     let (step, steps) = (share.step, share.steps.len());
     let (percent, failures, requests) = (share.percent, share.failures, share.requests);
-    let time = match &share.waiting {
-        None => format!("until {until}"),
-        Some(reason) => format!("waits for a verdict: {}", escape(reason)),
+    let judged = match &share.waiting {
+        None => format!("until {until}): {failures} of {requests} requests failed"),
+        Some(reason) => format!(
+            "waits for a verdict): {}; go on with `flipgate promote {name}={color}`, or back with `flipgate rollback {name}`",
+            escape(reason)
+        ),
     };
     let first = share
         .first_token
         .as_ref()
         .map(|it| format!("; internal clients and holders of the token {} go first", escape(it)));
     Some(format!(
-        "{name}: {color} has a share of {percent} % (step {step} of {steps}, {time}): {failures} of {requests} \
-         requests failed{}",
+        "{name}: {color} has a share of {percent} % (step {step} of {steps}, {judged}{}",
         first.unwrap_or_default()
     ))
+}
+
+/// How the last gradual promotion of a service was taken back, if nothing has replaced it.
+fn share_end_line(name: &str, service: &ServiceStatus) -> Option<String> {
+    let ShareEndStatus { color, at, by, reason } = service.share_ended.as_ref()?;
+    let reason = reason.as_ref().map(|it| format!(": {}", escape(it))).unwrap_or_default();
+    let (color, at, by) = (escape(color), shown_time(at), escape(by));
+    Some(format!("{name}: the gradual promotion of {color} was taken back at {at} by {by}{reason}"))
 }
 
 #[cfg(test)]
@@ -107,6 +119,16 @@ mod tests {
                 "web: green is watched until 12:05: 3 of 1200 requests failed (0.25 %)",
                 "web: green will be rolled back at 12:02 unless you run `flipgate confirm web`",
                 "web: green is approved by al\\u{202e}ice until 13:00",
+            ]
+        );
+        let ended = json!({
+            "active": "blue", "previous": null, "pools": {},
+            "share_ended": {"color": "green", "at": "2026-11-29T08:00:01.5Z", "by": "watch", "reason": "9 of 64 failed"},
+        });
+        assert_eq!(
+            pending(&status(&ended)),
+            [
+                "web: the gradual promotion of green was taken back at 2026-11-29T08:00:01Z by watch: 9 of 64 failed"
             ]
         );
         let quiet =

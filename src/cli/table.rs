@@ -72,7 +72,12 @@ fn rows(status: &Status) -> Vec<PoolRow<'_>> {
         for (color, pool) in &service.pools {
             let version = escape(pool.version.as_deref().unwrap_or("–")).into_owned();
             let in_flight = pool.in_flight.to_string();
-            let (color, role) = (escape(color).into_owned(), escape(&pool.role).into_owned());
+            let share = service.share.as_ref().filter(|it| it.color == *color);
+            let role = match share {
+                Some(share) => format!("candidate {} %", share.percent),
+                None => escape(&pool.role).into_owned(),
+            };
+            let color = escape(color).into_owned();
             let cells = [std::mem::take(&mut name), color, role, version, in_flight];
             rows.push(PoolRow { cells, pool });
         }

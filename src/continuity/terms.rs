@@ -254,9 +254,9 @@ impl ServicePins {
         let Begin { generation, on_candidate, order: _ } = begin;
         let span = self.history.iter().rev().find(|it| it.from <= generation)?;
         let color = if on_candidate { span.color.other() } else { span.color };
-        // A candidate is one until it is taken back, which raises `since`, or becomes active.
-        let is_candidate =
-            on_candidate && self.candidate.is_some_and(|it| it.0 == color && it.1 <= generation);
+        // A candidate is one until it is taken back, which raises `since`, or becomes active. Of a group, only the services
+        // that are promoted together have the same generation.
+        let is_candidate = on_candidate && self.candidate == Some((color, generation));
         let was_active = !on_candidate
             || self.history.iter().any(|it| it.from > generation && it.color == color);
         let is_open = was_active && self.window.is_some_and(|it| it.color == color);

@@ -239,6 +239,11 @@ impl Actor {
         let (name, address) = (part.to_owned(), Self::INTERNAL.to_owned());
         Self { name, address, uid: None, is_authenticated: false }
     }
+
+    /// Whether it is a part of Flipgate.
+    pub(super) fn is_internal(&self) -> bool {
+        self.address == Self::INTERNAL
+    }
 }
 
 // === impl Idempotency ===

@@ -3,6 +3,7 @@
 mod pools;
 mod promotions;
 mod rollouts;
+mod share_ends;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,7 @@ use self::{
     pools::{own_endpoints, services_without_endpoints, set_pool},
     promotions::{check_known, colors_before, promote},
     rollouts::{advance, check_running, check_version, plan_rollout},
+    share_ends::{end_together, note_share_ends},
 };
 use super::{
     catalog::Catalog,
@@ -47,6 +49,7 @@ pub(super) fn plan(
     check_version(state, call)?;
     check_running(state, call)?;
     let mut next = plan_change(state, catalog, call, now_ms)?;
+    note_share_ends(state, &mut next, call, now_ms);
     advance(state, &mut next, call, now_ms);
     Ok(next)
 }
@@ -185,6 +188,7 @@ fn plan_change(
         next.manifests.remove(&ManifestKey { service, color });
     }
     forget_changed_manifests(state, &mut next);
+    end_together(state, &mut next);
     note_changes(state, &mut next, Some(change), now_ms);
     Ok(next)
 }

@@ -45,7 +45,8 @@ pub(super) fn publish_changes(
         }
         if let Some(old) = &old {
             publish_approvals(shared, name, old, &new);
-            publish_share(events, name, old, &new, generation);
+            let begun = promotion.reason.as_deref().filter(|_| is_promotion);
+            publish_share(events, name, (old, &new), generation, (begun, by));
         }
         let Some(old) = old.filter(|_| !has_new_catalog) else { continue };
         for color in Color::BOTH {
@@ -139,10 +140,11 @@ fn is_same_pool(old: &PoolState, new: &PoolState) -> bool {
 fn publish_share(
     events: &Events,
     service: &ServiceName,
-    old: &ServiceState,
-    new: &ServiceState,
+    (old, new): (&ServiceState, &ServiceState),
     generation: Generation,
+    (begun, by): (Option<&str>, Option<&str>),
 ) {
+    let by_name = by.map(str::to_owned);
     let event = match (&old.share, &new.share) {
         (before, Some(share)) => {
             let is_same = before.as_ref().is_some_and(|it| {
@@ -153,13 +155,18 @@ fn publish_share(
                 return;
             }
             let (color, percent) = (share.color, share.percent());
-            info!(generation = generation.0, %service, %color, percent, "share changed");
-            ShareEvent::ShareChanged { service: service.clone(), color, generation, percent }
+            info!(generation = generation.0, %service, %color, percent, reason = begun, by, "share changed");
+            let (service, reason) = (service.clone(), begun.map(str::to_owned));
+            ShareEvent::ShareChanged { service, color, generation, percent, reason, by: by_name }
         }
         (Some(share), None) if new.active != share.color => {
             let color = share.color;
-            warn!(generation = generation.0, %service, %color, "gradual promotion taken back");
-            ShareEvent::ShareEnded { service: service.clone(), color, generation }
+            let end = new.share_end.as_ref();
+            let reason = end.and_then(|it| it.reason.as_deref());
+            warn!(generation = generation.0, %service, %color, reason, by, "gradual promotion taken back");
+            let (service, reason) = (service.clone(), reason.map(str::to_owned));
+            let by = end.map(|it| it.by.to_string());
+            ShareEvent::ShareEnded { service, color, generation, reason, by }
         }
         (_, None) => return,
     };

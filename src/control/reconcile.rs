@@ -23,7 +23,7 @@ use super::{
     pin_windows::PinWindows,
     publish::publish_changes,
     removed::KEPT,
-    shared::{Applied, ControlShared},
+    shared::{Applied, ControlShared, unix_millis},
     table_entries::{PoolFactory, entries, entry},
 };
 use crate::{
@@ -32,9 +32,7 @@ use crate::{
     model::{Color, Difference, ServiceName},
     store::{ServiceState, State},
     switch::{Drain, Table},
-    upstream::{
-        Pool, PoolContext, Pools, ServicePools, ServiceTable, TableEntry, TableService, Terms,
-    },
+    upstream::{Pool, PoolContext, Pools, ServicePools, ServiceTable, TableEntry, Terms},
 };
 
 /// Applies one state after the other.
@@ -334,7 +332,11 @@ impl Reconciler {
         }
         let (switch, metrics) = (Arc::clone(&shared.switch), shared.metrics.clone());
         let (events, endings) = (Arc::clone(&shared.events), Arc::clone(&shared.endings));
-        let since = Instant::now();
+        let since = match drain.had_pins() {
+            // The pins have held the color from the flip on.
+            true => retired_since(shared, &drain),
+            false => Instant::now(),
+        };
         let of = (drain.service().clone(), drain.color());
         let (token, drains) =
             (Arc::clone(watched.entry(of).or_default()), Arc::clone(&self.drains));
@@ -356,14 +358,15 @@ impl Reconciler {
             if is_last {
                 watched.remove(&of);
             }
-            let (is_active, is_pinned) = switch.read(|table: &ServiceTable| {
+            // Pins, or the share of a gradual promotion.
+            let (is_active, is_admitted) = switch.read(|table: &ServiceTable| {
                 let service = table.service(&service);
-                let window = |it: &TableService| it.terms().as_ref()?.window().map(|it| it.color);
                 let is_active = service.is_some_and(|it| it.active() == color);
-                (is_active, service.and_then(window) == Some(color))
+                let terms = service.and_then(|it| it.terms().as_ref());
+                (is_active, terms.is_some_and(|it| it.admits(color)))
             });
             // Other sides of the color may still have requests in flight.
-            let is_held = is_pinned || !is_last || !switch.drains(&service, color).is_empty();
+            let is_held = is_admitted || !is_last || !switch.drains(&service, color).is_empty();
             let event = if is_active || is_held {
                 info!(%service, %color, generation = generation.0, took_ms, "released");
                 EventKind::Released { service, color, generation, took_ms }
@@ -377,6 +380,16 @@ impl Reconciler {
             drop(guard);
         });
     }
+}
+
+/// When another color became active than the one of a drain, as far as that is known.
+fn retired_since(shared: &ControlShared, drain: &Drain<Pool>) -> Instant {
+    let applied = shared.applied();
+    let service = applied.state.services.get(drain.service());
+    let retired_at = service.and_then(|it| it.pool(drain.color()).retired_at);
+    let ago = retired_at.map(|it| Duration::from_millis(unix_millis().saturating_sub(it)));
+    let now = Instant::now();
+    ago.and_then(|it| now.checked_sub(it)).unwrap_or(now)
 }
 
 fn lock(drains: &Mutex<WatchedDrains>) -> MutexGuard<'_, WatchedDrains> {

@@ -18,6 +18,12 @@ pub enum ShareEvent {
         generation: Generation,
         /// The share, in percent.
         percent: u8,
+        /// The caller's reason, if the promotion begins.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The caller, or the part of Flipgate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
     /// The time of a step is over, but the watch has no verdict. The share stays.
     ShareWaiting {
@@ -49,6 +55,12 @@ pub enum ShareEvent {
         color: Color,
         /// The generation that the change led to.
         generation: Generation,
+        /// Why.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        reason: Option<String>,
+        /// The caller, or the part of Flipgate.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<String>,
     },
 }
 

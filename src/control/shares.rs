@@ -28,12 +28,15 @@ pub(super) fn begin(
         let share = next.services.get(name)?.share.as_ref().filter(|it| it.color == *color)?;
         Some((share.generation, share.secret))
     });
-    let joined = known.min_by_key(|it| it.0).unwrap_or((generation, *secret));
+    let known: Vec<_> = known.collect();
+    let joined = known.iter().min_by_key(|it| it.0).map_or(*secret, |it| it.1);
+    // One promotion has one generation. It goes on as the one that it was, if no other joins it.
+    let goes_on = known.len() == colors.len() && known.iter().all(|it| it.0 == known[0].0);
+    let generation = if goes_on { known[0].0 } else { generation };
     for (name, color) in colors {
         change(next, name, |service| {
             let before = service.share.take().filter(|it| it.color == *color);
-            let before = before.map(|it| (it.generation, it.secret));
-            let (generation, secret) = before.unwrap_or(joined);
+            let secret = before.map_or(joined, |it| it.secret);
             service.share = Some(ShareState {
                 generation,
                 color: *color,
@@ -86,8 +89,11 @@ pub(super) fn take_back(
             if it.share.as_ref().is_some_and(is_at) {
                 has_ended = true;
                 it.share = None;
-                // A rollback must not bring back what was taken back, as after a rollback.
-                it.previous = None;
+                // A rollback must not bring back what was taken back, as after a rollback. But the promotion before may
+                // still have to be taken back.
+                if it.watch.is_none() && it.confirmation.is_none() {
+                    it.previous = None;
+                }
             }
         });
     }

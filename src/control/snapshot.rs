@@ -19,7 +19,7 @@ use crate::{
     continuity::{FirstToken, HoldSnapshot, Maintenance},
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
     model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
-    store::{Revision, ServiceState, ShareState},
+    store::{Revision, ServiceState, ShareEnd, ShareState},
     switch::Ledger,
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools, ServiceSwitch},
 };
@@ -50,6 +50,8 @@ pub struct ServiceSnapshot {
     pub confirm_by: Option<Timestamp>,
     /// The gradual promotion in progress.
     pub share: Option<ShareSnapshot>,
+    /// How the last gradual promotion was taken back, while nothing has replaced it.
+    pub share_end: Option<ShareEnd>,
     /// Its hold, while requests wait.
     pub hold: Option<HoldSnapshot>,
     /// Its maintenance.
@@ -173,6 +175,7 @@ impl StatusSnapshot {
                     .and_then(|it| it.confirmation.as_ref())
                     .map(|it| timestamp(it.until)),
                 share: known.and_then(|it| it.share.as_ref()).map(ShareSnapshot::of),
+                share_end: known.and_then(|it| it.share_end.clone()),
                 hold: hold_snapshot(switch, name),
                 maintenance: state.maintenance.get(name).cloned(),
                 blue: pool(&pools.blue),

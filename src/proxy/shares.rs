@@ -86,7 +86,11 @@ fn id(lines: FieldLines<'_>) -> Option<&[u8]> {
 }
 
 /// Whether the client is internal, or has the token.
-fn goes_first(share: &Share, request: &SteeredRequest<'_>, lines: FieldLines<'_>) -> bool {
+pub(super) fn goes_first(
+    share: &Share,
+    request: &SteeredRequest<'_>,
+    lines: FieldLines<'_>,
+) -> bool {
     request.is_internal
         || only_value(lines, FIRST_HEADER).is_some_and(|it| share.is_token(it))
         || lines
@@ -102,7 +106,13 @@ fn can_keep_cookie(request: &SteeredRequest<'_>, lines: FieldLines<'_>) -> bool 
         None | Some(b"document" | b"iframe" | b"frame" | b"empty" | b"") => true,
         Some(_) => false,
     };
+    // A browser sends the cookie with no request of another site but a navigation by GET (SameSite=Lax), and keeps none that a
+    // response to a frame or a script of another site sets. A new cookie would replace the one that the client has.
+    let is_known = only_value(lines, "sec-fetch-site") != Some(b"cross-site")
+        || lines.first(FieldName::FetchDest) == Some(b"document")
+            && matches!(request.head.method(request.bytes), b"GET" | b"HEAD");
     is_whole
+        && is_known
         && !request.is_signal
         && !lines.all(FieldName::Purpose).any(is_prefetch)
         && !request.head.requests_websocket

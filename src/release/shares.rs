@@ -216,7 +216,14 @@ impl RunningShare {
 
     fn progress(&self, now_ms: u64) -> ShareProgress {
         let is_over = self.state.until <= now_ms && !self.has_passed && !self.watch.has_fired;
-        let waiting = self.watch.missing().filter(|_| is_over);
+        let waiting = || match self.watch.has_endpoint_up() {
+            true => self.watch.missing(),
+            false => {
+                let (color, active) = (self.state.color, self.state.color.other());
+                Some(format!("no endpoint of {color} is up, so its clients get {active}"))
+            }
+        };
+        let waiting = is_over.then(waiting).flatten();
         ShareProgress { watch: self.watch.progress(), waiting }
     }
 }

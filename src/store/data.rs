@@ -24,7 +24,7 @@ pub(super) use self::{
 use self::{
     pins::PinsData,
     pools::PoolData,
-    share::ShareData,
+    share::{ShareData, ShareEndData},
     watches::{ConfirmationData, WatchData, WatchEndData},
 };
 use super::{
@@ -62,6 +62,8 @@ pub(super) struct ServiceData {
     last_watch: Option<WatchEndData>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     share: Option<ShareData>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    share_end: Option<ShareEndData>,
     #[serde(default, skip_serializing_if = "PinsData::is_empty")]
     pins: PinsData,
     #[serde(flatten)]
@@ -159,6 +161,7 @@ impl From<&ServiceState> for ServiceData {
             confirmation,
             last_watch,
             share,
+            share_end,
             history: _,
             unknown,
         } = state;
@@ -178,6 +181,7 @@ impl From<&ServiceState> for ServiceData {
             confirmation: confirmation.as_ref().map(Into::into),
             last_watch: last_watch.as_ref().map(Into::into),
             share: share.as_ref().map(Into::into),
+            share_end: share_end.as_ref().map(Into::into),
             pins: PinsData::of(state),
             unknown: unknown.unwrap_or_default(),
         }
@@ -199,6 +203,7 @@ impl TryFrom<ServiceData> for ServiceState {
             confirmation,
             last_watch,
             share,
+            share_end,
             pins,
             unknown,
         } = data;
@@ -221,6 +226,7 @@ impl TryFrom<ServiceData> for ServiceState {
                 .map(ShareState::try_from)
                 .transpose()?
                 .filter(|it| it.color != Color::from(active)),
+            share_end: share_end.map(Into::into),
             history: Vec::new(),
             unknown: Some(unknown).filter(|it| !it.is_empty()).map(text),
         };

@@ -47,7 +47,7 @@ pub use self::{
     rollouts::{PoolBefore, RolloutState},
     state::{
         Approval, Confirmation, EntryId, ManifestKey, PinKeyState, PoolState, Promotion, Revision,
-        ServiceState, ShareState, State, WatchEnd, WatchState,
+        ServiceState, ShareEnd, ShareState, State, WatchEnd, WatchState,
     },
 };
 

@@ -86,6 +86,8 @@ pub struct ServiceState {
     pub last_watch: Option<WatchEnd>,
     /// The gradual promotion in progress. A promotion removes it.
     pub share: Option<ShareState>,
+    /// How the last gradual promotion was taken back, while nothing has replaced it.
+    pub share_end: Option<ShareEnd>,
     /// The latest active colors, the earliest first. Empty in a state of an older version.
     pub history: Vec<Span>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
@@ -163,6 +165,19 @@ pub struct ShareState {
     pub has_first: bool,
     /// What decides which clients move first.
     pub secret: ShareSecret,
+}
+
+/// The end of a gradual promotion that was taken back.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct ShareEnd {
+    /// The color that was the candidate.
+    pub color: Color,
+    /// When, in milliseconds of Unix time.
+    pub at: u64,
+    /// The caller, or the part of Flipgate.
+    pub by: Arc<str>,
+    /// Why.
+    pub reason: Option<Arc<str>>,
 }
 
 /// A promotion that is taken back unless it is confirmed in time.
@@ -249,6 +264,7 @@ impl ServiceState {
             confirmation: None,
             last_watch: None,
             share: None,
+            share_end: None,
             history: Vec::new(),
             unknown: None,
         }

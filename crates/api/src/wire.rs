@@ -61,6 +61,9 @@ pub struct ServiceStatus {
     /// The gradual promotion in progress, while there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<ShareStatus>,
+    /// How the last gradual promotion was taken back, until another promotion or other endpoints of its color.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub share_ended: Option<ShareEndStatus>,
     /// The hold of the service, while requests wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,
@@ -412,6 +415,21 @@ pub struct ShareStatus {
     /// The token for those who go first, for the header `Flipgate-First` or the cookie `flipgate_first`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub first_token: Option<String>,
+}
+
+/// The end of a gradual promotion that was taken back.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+pub struct ShareEndStatus {
+    /// The color that was the candidate: `blue` or `green`.
+    pub color: String,
+    /// When, as RFC 3339.
+    pub at: String,
+    /// The caller; for Flipgate itself `watch`, `share` or `reload`.
+    pub by: String,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
 }
 
 /// The services to roll back, all in one step.

@@ -72,6 +72,7 @@ impl Figures {
             let index = usize::try_from(at.checked_sub(began)? / slice).ok()?;
             (index < count).then_some(index)
         };
+        let flips = flip_times(history);
         let mut counted = 0_u64;
         for request in &history.requests {
             let Request { kind, outcome, color, due, head, ended: end, .. } = *request;
@@ -94,7 +95,7 @@ impl Figures {
             if !kind.is_long() && is_good {
                 let micros = end.saturating_sub(due) / 1000;
                 record(&mut figures.slices[index].latency, micros);
-                let near = is_near_flip(&history.flips, due, end);
+                let near = is_near_flip(&flips, due, end);
                 record(
                     if near { &mut figures.near_flips } else { &mut figures.away_from_flips },
                     micros,
@@ -142,10 +143,24 @@ impl Slice {
 }
 
 /// Whether a request from `from` to `until` was within [`NEAR_FLIP`] of a flip.
-fn is_near_flip(flips: &[Flip], from: u64, until: u64) -> bool {
+fn is_near_flip(flips: &[FlipTime], from: u64, until: u64) -> bool {
     // Flips are in order of time and do not overlap.
     let next = flips.partition_point(|it| it.acknowledged + NEAR_FLIP < from);
     flips.get(next).is_some_and(|it| it.called <= until + NEAR_FLIP)
+}
+
+/// The time from the call of a flip to its acknowledgement.
+#[derive(Clone, Copy, Debug)]
+struct FlipTime {
+    called: u64,
+    acknowledged: u64,
+}
+
+/// The times of all flips.
+fn flip_times(history: &History) -> Vec<FlipTime> {
+    let time =
+        |flip: &Flip| FlipTime { called: history.flip_from(flip), acknowledged: flip.acknowledged };
+    history.flips.iter().map(time).collect()
 }
 
 /// Two significant digits: an error of at most one percent.
@@ -161,6 +176,7 @@ fn record(histogram: &mut Histogram<u64>, value: u64) {
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
+    use crate::record::{GradualPromotion, ShareStep};
 
     pub(crate) fn short(due: u64, ended: u64) -> Request {
         Request {
@@ -214,5 +230,45 @@ pub(super) mod tests {
         assert_eq!(figures.acknowledged.max() / 16, 2000 / 16);
         assert_eq!(figures.kinds[&Kind::Short], (3, 0));
         assert!((figures.rate - 0.3).abs() < 0.01 && figures.ratio().is_none());
+    }
+
+    #[test]
+    fn only_the_last_step_of_a_gradual_promotion_is_a_flip() {
+        let second = 1_000_000_000;
+        let flip = Flip {
+            changes: vec![(0, Color::Green)],
+            called: second,
+            acknowledged: 9 * second,
+            outcome: FlipOutcome::Acknowledged,
+            generation: None,
+            error: None,
+            lost_response: false,
+            is_automatic: true,
+        };
+        let step = |percent, from, until| ShareStep { percent, from, until };
+        let gradual = GradualPromotion {
+            service: 0,
+            color: Color::Green,
+            from: second,
+            until: 9 * second,
+            steps: vec![step(10, 2 * second, 5 * second), step(50, 5 * second, 9 * second - 1)],
+        };
+        let history = History {
+            services: vec!["web".to_owned()],
+            initial: vec![Color::Blue],
+            began: 0,
+            ended: 10 * second,
+            requests: vec![short(4 * second, 4 * second + 1000), short(9 * second, 9 * second + 1)],
+            flips: vec![flip.clone()],
+            gradual: vec![gradual],
+            ..History::default()
+        };
+        let count = |history: &History| {
+            let figures = Figures::of(history, &HashSet::new());
+            (figures.away_from_flips.len(), figures.near_flips.len())
+        };
+        assert_eq!(count(&history), (1, 1));
+        let flips = vec![Flip { is_automatic: false, ..flip }];
+        assert_eq!(count(&History { flips, ..history }), (0, 2), "a flip that takes as long");
     }
 }

@@ -262,6 +262,8 @@ pub(crate) struct History {
     pub gradual: Vec<GradualPromotion>,
     /// For how long transactions may stay on a replaced color, in nanoseconds. `None` if the proxy has no pins.
     pub pin_age: Option<u64>,
+    /// The services of which the proxy remembers transactions in memory only, so that its end ends them.
+    pub forgetful: Vec<u8>,
     /// Samples of the requests in flight.
     pub in_flight: Vec<InFlightSample>,
     /// The service and the color of each application that the drill started.
@@ -278,6 +280,19 @@ pub(crate) struct History {
     pub incomplete: Option<String>,
     /// Failures other than those of requests and flips: processes that did not start, calls that failed.
     pub failures: Vec<Failure>,
+}
+
+// === impl History ===
+
+impl History {
+    /// The earliest time at which a flip can have taken a color away. The last step of a gradual promotion comes after its
+    /// other steps: not before the status last showed a share.
+    pub(crate) fn flip_from(&self, flip: &Flip) -> u64 {
+        let is_its = |it: &&GradualPromotion| it.from == flip.called && flip.is_automatic;
+        let promotion = self.gradual.iter().find(is_its);
+        let last_share = promotion.and_then(|it| it.steps.iter().map(|it| it.until).max());
+        last_share.unwrap_or(flip.called).clamp(flip.called, flip.acknowledged.max(flip.called))
+    }
 }
 
 // === impl Request ===

@@ -189,6 +189,7 @@ async fn drill(options: &Options, stop: &CancellationToken) -> Result<Report, Dr
         trials,
         gradual,
         pin_age: target.pin_age(),
+        forgetful: target.forgetful(),
         in_flight,
         instances,
         arrived,

@@ -149,6 +149,13 @@ impl Target {
         self.pins.map(|it| u64::try_from(it.as_nanos()).unwrap_or(u64::MAX))
     }
 
+    /// The services of which the proxy may remember transactions in memory only. In the demo, those with a header instead of
+    /// a cookie.
+    pub(super) fn forgetful(&self) -> Vec<u8> {
+        let all = 0..u8::try_from(self.names.len()).unwrap_or(u8::MAX);
+        all.filter(|it| self.demo.is_none() || carries_by_header(usize::from(*it))).collect()
+    }
+
     pub(super) fn names(&self) -> &[String] {
         &self.names
     }
@@ -317,7 +324,7 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
         if let Some(max_age) = pins {
             let millis = max_age.as_millis();
             // Every second service recognizes scans by their number. Pages have none, so they need the fallback there.
-            let carry = if index % 2 == 0 { "cookie" } else { "header:X-Scan-Id" };
+            let carry = if carries_by_header(index) { "header:X-Scan-Id" } else { "cookie" };
             let _ = write!(
                 text,
                 "pin = {{ start = [\"document\", \"header:X-Scan-Id\"], carry = \"{carry}\", max_age = \"{millis}ms\" }}\n\
@@ -331,4 +338,8 @@ pub(super) fn configuration(demo: &DemoProxy, is_changed: bool) -> String {
         }
     }
     text
+}
+/// Whether the transactions of a service of the demo are carried by a header of the client.
+fn carries_by_header(index: usize) -> bool {
+    index % 2 == 1
 }

@@ -176,7 +176,7 @@ fn a_pin_to_a_candidate_is_valid_while_it_is_one_and_when_it_has_become_active()
     let during = pins(settings(), &[(0, Blue)], [0, 0], None);
     let during = during.with_candidate(Some((Green, Generation(5))));
     let found = [4, 5, 6].map(|it| during.follow(candidate(it), now));
-    assert_eq!(found, [None, Some(Green), Some(Green)], "not before it was one");
+    assert_eq!(found, [None, Some(Green), None], "only of this gradual promotion");
     assert_eq!(during.follow(pin(6), now), Some(Blue));
     let after = pins(settings(), &[(0, Blue), (8, Green)], [0, 0], Some((Blue, now)));
     assert_eq!(after.follow(candidate(6), now), Some(Green));

@@ -137,7 +137,7 @@ fn put_kept(
         // The host of the target, in its normalized form.
         put_field(out, b"Host", host);
     }
-    if has_own_cookies {
+    if has_own_cookies && !(has_list && lines.connection_lists(b"cookie")) {
         for line in lines.all(FieldName::Cookie) {
             cookies::put_others(out, line);
         }

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     control::Control,
-    model::{Color, Generation, ServiceName, WatchAction, WatchSettings, client_key},
+    model::{Color, Generation, Health, ServiceName, WatchAction, WatchSettings, client_key},
     store::WatchState,
     switch::SideId,
     upstream::Pool,
@@ -178,6 +178,11 @@ impl RunningWatch {
     /// Whether the counters of this pool are the ones that are judged.
     pub(in crate::release) fn is_of(&self, pool: &Pool) -> bool {
         Arc::ptr_eq(self.pool.metrics(), pool.metrics())
+    }
+
+    /// Whether the color has an endpoint that is up.
+    pub(in crate::release) fn has_endpoint_up(&self) -> bool {
+        self.pool.endpoints().iter().any(|it| it.health() == Health::Up)
     }
 
     /// Why there is no proof yet that the color is good.

@@ -5,7 +5,11 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{ColorData, names};
-use crate::{continuity::ShareSecret, model::Generation, store::state::ShareState};
+use crate::{
+    continuity::ShareSecret,
+    model::Generation,
+    store::state::{ShareEnd, ShareState},
+};
 
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct ShareData {
@@ -21,6 +25,31 @@ pub(super) struct ShareData {
     first: bool,
     /// 32 hexadecimal digits.
     secret: String,
+}
+
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct ShareEndData {
+    color: ColorData,
+    /// In milliseconds of Unix time.
+    at: u64,
+    by: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    reason: Option<String>,
+}
+
+impl From<&ShareEnd> for ShareEndData {
+    fn from(end: &ShareEnd) -> Self {
+        let ShareEnd { color, at, by, reason } = end;
+        let reason = reason.as_ref().map(ToString::to_string);
+        Self { color: (*color).into(), at: *at, by: by.to_string(), reason }
+    }
+}
+
+impl From<ShareEndData> for ShareEnd {
+    fn from(data: ShareEndData) -> Self {
+        let ShareEndData { color, at, by, reason } = data;
+        Self { color: color.into(), at, by: by.into(), reason: reason.map(Into::into) }
+    }
 }
 
 impl From<&ShareState> for ShareData {

@@ -36,7 +36,33 @@ async fn a_rollback_takes_it_back_and_waits_for_its_requests() {
     assert_eq!(share(&proxy).await, json!(null));
     let again = proxy.call("POST", "/v1/rollback", "", r#"{"services":["web"]}"#).await;
     assert_eq!(again.status, 409, "there is nothing to take back");
+    let ended = proxy.status().await["services"]["web"]["share_ended"].clone();
+    assert_eq!((&ended["color"], &ended["by"]), (&json!("green"), &json!("127.0.0.1")), "{ended}");
     assert!(clients(&proxy, 20).await.iter().all(|it| it.1 == "blue"));
+}
+
+#[tokio::test]
+async fn the_events_name_the_caller_and_the_reasons() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[50, 100], json!({"reason": "try 8.0"})).await;
+    let rollback = r#"{"services":["web"],"reason":"too slow"}"#;
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", rollback).await.status, 200);
+    let changed = &proxy.events("share_changed")[0];
+    assert_eq!((&changed["reason"], &changed["by"]), (&json!("try 8.0"), &json!("local")));
+    let ended = &proxy.events("share_ended")[0];
+    assert_eq!((&ended["reason"], &ended["by"]), (&json!("too slow"), &json!("127.0.0.1")));
+    // Another promotion is the newer news, and so are other endpoints.
+    let share_ended = async || proxy.status().await["services"]["web"]["share_ended"].clone();
+    assert_eq!(share_ended().await["reason"], "too slow");
+    promote(&proxy, &[50, 100], json!({})).await;
+    assert_eq!(share_ended().await, json!(null));
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    assert!(!share_ended().await.is_null());
+    let put = json!({"endpoints": [blue.address.to_string()]}).to_string();
+    let path = "/v1/services/web/pools/green";
+    assert_eq!(proxy.call("PUT", path, "", &put).await.status, 200);
+    assert_eq!(share_ended().await, json!(null));
 }
 
 #[tokio::test]
@@ -197,6 +223,91 @@ async fn a_service_that_joins_a_promotion_in_progress_moves_the_same_clients() {
         };
         assert_eq!(ask("/").await, ask("/api").await, "{cookie}");
     }
+}
+
+/// The services of one command move together, also if each of them was on its way before.
+#[tokio::test]
+async fn promotions_that_are_joined_are_one() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .services("watch = { requests = 5, clients = 1 }\nshare = { by = \"header:X-User\" }")
+        .service_of("api", "api.test", "/", &[blue.address], &[green.address])
+        .start();
+    promote(&proxy, &[50, 100], json!({})).await;
+    promote(&proxy, &[50, 100], json!({"services": {"api": "green"}})).await;
+    let both = json!({"services": {"web": "green", "api": "green"}, "step_for": "1s"});
+    promote(&proxy, &[60, 100], both).await;
+    // No request comes for `api`, so it waits, and web with it.
+    let mut user = 0;
+    eventually("api waits", async || {
+        for _ in 0..10 {
+            user += 1;
+            get(&proxy, "/", &format!("X-User: {user}\r\n")).await;
+        }
+        proxy.events("share_waiting").iter().any(|it| it["service"] == "api")
+    })
+    .await;
+    let begun = std::time::Instant::now();
+    while begun.elapsed() < std::time::Duration::from_secs(2) {
+        user += 1;
+        get(&proxy, "/", &format!("X-User: {user}\r\n")).await;
+    }
+    assert_eq!(proxy.events("promoted").len(), 0, "web alone");
+    assert_eq!(percent(&proxy).await, 60);
+}
+
+#[tokio::test]
+async fn other_endpoints_of_one_candidate_take_all_services_of_the_promotion_back() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .service_of("api", "api.test", "/", &[blue.address], &[green.address])
+        .start();
+    promote(&proxy, &[60, 100], json!({"services": {"web": "green", "api": "green"}})).await;
+    let put = json!({"endpoints": [blue.address.to_string()], "force": true}).to_string();
+    let path = "/v1/services/web/pools/green";
+    assert_eq!(proxy.call("PUT", path, "", &put).await.status, 200);
+    let status = proxy.status().await;
+    for service in ["web", "api"] {
+        assert_eq!(status["services"][service]["share"], json!(null), "{service}");
+    }
+    assert_eq!(proxy.events("share_ended").len(), 2);
+}
+
+#[tokio::test]
+async fn a_promotion_that_waits_for_its_confirmation_is_taken_back_after_a_share_was() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    let confirm = r#"{"services":{"web":"green"},"confirm_within":"2s"}"#;
+    assert_eq!(proxy.call("POST", "/v1/promote", "", confirm).await.status, 200);
+    let back = json!({"services": {"web": "blue"}});
+    promote(&proxy, &[50, 100], back).await;
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    eventually("blue", async || proxy.status().await["services"]["web"]["active"] == "blue").await;
+    assert_eq!(proxy.events("confirm_expired")[0]["rollback"], true);
+}
+
+/// Found by an adversary: a `drained` of the time before the share told pipelines to stop it.
+#[tokio::test]
+async fn a_candidate_is_not_reported_as_drained_while_it_has_its_share() {
+    let (blue, green) = (Upstream::start("blue").await, Upstream::start("green").await);
+    let share = "share = { by = \"header:X-User\" }";
+    let proxy = TestProxy::build().service("web", &[&blue], &[&green]).services(share).start();
+    proxy.promote(&[("web", "green")]).await;
+    let mut client = proxy.public().await;
+    client.ask("/hold", "").await;
+    client.until("begins").await;
+    proxy.promote(&[("web", "blue")]).await;
+    promote(&proxy, &[50, 100], json!({})).await;
+    green.release();
+    client.until("0\r\n\r\n").await;
+    let of_green = |it: &serde_json::Value| it["color"] == "green";
+    eventually("the end of the request", async || proxy.events("released").iter().any(of_green))
+        .await;
+    assert!(!proxy.events("drained").iter().any(of_green));
+    assert_eq!(proxy.call("POST", "/v1/rollback", "", "{}").await.status, 200);
+    eventually("drained", async || proxy.events("drained").iter().any(of_green)).await;
 }
 
 #[tokio::test]

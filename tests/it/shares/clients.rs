@@ -89,6 +89,33 @@ async fn a_client_without_a_cookie_moves_only_with_a_response_that_sets_one() {
     assert!(seen.0 > 40 && seen.1 > 40, "{seen:?} of 60 at 99 %");
 }
 
+/// A browser sends no `SameSite=Lax` cookie with these, so that the client seems to be new.
+#[tokio::test]
+async fn a_request_of_another_site_draws_no_new_share_unless_it_is_a_navigation_by_get() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let proxy = of(&blue, &green, "").start();
+    promote(&proxy, &[99, 100], json!({})).await;
+    let ask = async |method: &str, dest: &str, site: &str| {
+        let mut client = proxy.public().await;
+        client
+            .send(format!(
+                "{method} / HTTP/1.1\r\nHost: web.test\r\nSec-Fetch-Dest: {dest}\r\nSec-Fetch-Site: {site}\r\n\
+                 Content-Length: 0\r\n\r\n"
+            ))
+            .await;
+        let answer = client.answer().await;
+        (answer.text(), answer.field("set-cookie").is_some())
+    };
+    for (method, dest) in
+        [("POST", "document"), ("GET", "iframe"), ("GET", "empty"), ("POST", "empty")]
+    {
+        let found = ask(method, dest, "cross-site").await;
+        assert_eq!(found, ("blue".to_owned(), false), "{method} {dest}");
+        assert!(ask(method, dest, "same-site").await.1, "{method} {dest}");
+    }
+    assert!(ask("GET", "document", "cross-site").await.1);
+}
+
 #[tokio::test]
 async fn a_shared_cache_keeps_no_response_of_the_candidate_but_files_with_a_hash() {
     let (blue, green) = (application("blue").await, application("green").await);

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::{application, clients, get, of, promote, share};
-use crate::support::{Client, client};
+use crate::support::{Client, TestProxy, client};
 
 #[tokio::test]
 async fn internal_clients_and_holders_of_the_token_go_first() {
@@ -27,6 +27,55 @@ async fn internal_clients_and_holders_of_the_token_go_first() {
     // An insider can still ask for the other one.
     let asked = insider.get("/", "Flipgate-Preview: blue\r\n").await;
     assert_eq!(asked.text(), "blue");
+}
+
+/// Numbers of scans can be guessed.
+#[tokio::test]
+async fn the_name_of_a_transaction_of_those_who_go_first_does_not_let_the_public_in() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let pin =
+        "pin = { start = [\"header:X-Scan-Id\"], carry = \"header:X-Scan-Id\", max_age = \"1h\" }";
+    let proxy = of(&blue, &green, pin).start();
+    promote(&proxy, &[50, 100], json!({"first": true})).await;
+    let mut insider = Client::connect(client::INTERNAL, proxy.public).await;
+    let scan = "X-Scan-Id: 7\r\n";
+    assert_eq!(insider.get("/", scan).await.text(), "green");
+    for _ in 0..3 {
+        assert_eq!(get(&proxy, "/", scan).await.text(), "blue", "0 %");
+        assert_eq!(insider.get("/", scan).await.text(), "green", "it is still theirs");
+    }
+}
+
+/// Found by an adversary: the pin of a page to the candidate led to a candidate of another service that nobody had a share of.
+#[tokio::test]
+async fn a_pin_of_a_group_is_one_of_its_own_gradual_promotion() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let pin = "pin = { start = [\"document\"], group = \"g\", max_age = \"1h\" }";
+    let proxy = TestProxy::build()
+        .service_of("web", "web.test", "/", &[blue.address], &[green.address])
+        .services(pin)
+        .service_of("api", "web.test", "/api", &[blue.address], &[green.address])
+        .services(pin)
+        .start();
+    let api = json!({"services": {"api": "green"}, "first": true});
+    promote(&proxy, &[50, 100], api).await;
+    promote(&proxy, &[99, 100], json!({})).await;
+    let ask = async |path: &str, fields: &str| {
+        let mut client = proxy.public().await;
+        client.send(format!("GET {path} HTTP/1.1\r\nHost: web.test\r\n{fields}\r\n")).await;
+        client.answer().await
+    };
+    let page = loop {
+        let page = ask("/", "Sec-Fetch-Dest: document\r\n").await;
+        if page.text() == "green" {
+            break page;
+        }
+    };
+    let pairs: Vec<_> = page.fields("set-cookie").filter_map(|it| it.split(';').next()).collect();
+    assert!(pairs.iter().any(|it| it.starts_with("flipgate_pin_g=")), "{pairs:?}");
+    let cookie = format!("Cookie: {}\r\n", pairs.join("; "));
+    assert_eq!(ask("/app.css", &cookie).await.text(), "green", "the page stays");
+    assert_eq!(ask("/api", &cookie).await.text(), "blue", "0 %");
 }
 
 #[tokio::test]

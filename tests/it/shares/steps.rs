@@ -77,6 +77,8 @@ async fn a_bad_candidate_is_taken_back_at_once() {
     let reason = failed["reason"].as_str().expect("a text");
     assert!(reason.contains("requests failed (") && failed["percent"] == 20, "{failed}");
     assert_eq!(event(&proxy, "share_ended").await["color"], "green");
+    let ended = proxy.status().await["services"]["web"]["share_ended"].clone();
+    assert_eq!((&ended["by"], &ended["reason"]), (&"watch".into(), &failed["reason"]), "{ended}");
     assert_eq!(proxy.events("promoted").len(), 0);
     let drained = proxy.call("GET", "/v1/services/web/drain?color=green&wait=60s", "", "").await;
     assert_eq!(drained.json()["drained"], true);

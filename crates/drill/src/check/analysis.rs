@@ -23,6 +23,9 @@ pub(super) struct UnknownPeriod {
     until: u64,
 }
 
+/// The time after the kill of an endpoint in which it may not be up again, although it was started: 10 s, in nanoseconds.
+const RESTART: u64 = 10_000_000_000;
+
 /// The kills of the drill, which excuse some failures.
 pub(super) struct Excuses<'a> {
     history: &'a History,
@@ -82,18 +85,41 @@ impl<'a> Excuses<'a> {
 
     /// Whether a color may have had no endpoint for a request of a transaction that began there, since the drill had killed
     /// one. A pin to a color without an endpoint that is up is void.
-    pub(super) fn may_have_lost_its_color(&self, request: &Request, color: Color) -> bool {
-        self.may_have_no_endpoint(request.service, color, request.ended)
+    pub(super) fn may_have_lost_its_color(
+        &self,
+        request: &Request,
+        began: u64,
+        color: Color,
+    ) -> bool {
+        self.may_have_no_endpoint(request.service, color, (began, request.ended))
     }
 
-    /// Whether the drill had killed an endpoint of a color by a time.
-    pub(super) fn may_have_no_endpoint(&self, service: u8, color: Color, by: u64) -> bool {
-        self.history.kills.iter().any(|kill| match kill.process {
-            KilledProcess::Proxy => false,
-            KilledProcess::Upstream { service: of, color: killed, .. } => {
-                (of, killed) == (service, color) && kill.from <= by
+    /// Whether a color may have had no endpoint that is up for some of a time: the drill had killed the last one, or several
+    /// soon after each other, so that the first one was not up again.
+    pub(super) fn may_have_no_endpoint(
+        &self,
+        service: u8,
+        color: Color,
+        (from, until): (u64, u64),
+    ) -> bool {
+        let kills = self.history.kills.iter().filter_map(|kill| match kill.process {
+            KilledProcess::Upstream { service: of, color: killed, instance, was_last }
+                if (of, killed) == (service, color) =>
+            {
+                Some((kill, instance, was_last))
             }
-        })
+            _ => None,
+        });
+        let kills: Vec<_> = kills.collect();
+        let is_last = |(kill, instance, was_last): &(&Kill, u16, bool)| {
+            let is_soon_after = |(other, of, _): &(&Kill, u16, bool)| {
+                of != instance && other.from <= kill.from && kill.from - other.from <= RESTART
+            };
+            *was_last || kills.iter().any(is_soon_after)
+        };
+        let was_without =
+            |it: &(&Kill, u16, bool)| is_last(it) && it.0.from <= until && it.0.until >= from;
+        kills.iter().any(was_without)
     }
 
     /// Whether a request was in flight when a process was killed that it may have reached, so that a retry is right.

@@ -94,6 +94,7 @@ impl Checker<'_> {
             }
         }
         self.check_events(drained, &mut builder);
+        self.check_candidates(drained, &mut builder);
         if builder.finding.checked == 0 && builder.finding.broken == 0 {
             builder = builder.unchecked("no color drained while a request was in flight");
         }
@@ -137,6 +138,31 @@ impl Checker<'_> {
         period.flip.acknowledged.saturating_add(age)
     }
 
+    /// No candidate is drained while it has its share.
+    fn check_candidates(&self, drained: &[DrainedEvent], builder: &mut FindingBuilder) {
+        for promotion in &self.history.gradual {
+            let mut steps = promotion.steps.iter().filter(|it| it.percent > 0);
+            let Some(first) = steps.next() else { continue };
+            let until = steps.last().unwrap_or(first).until;
+            let delay = self.history.event_gaps.longest_delay(first.from, until);
+            // An event of the time before may come late.
+            let from = first.from + BOUND + DELAY_FACTOR * delay;
+            let is_its = |it: &&DrainedEvent| {
+                (it.service, it.color) == (promotion.service, promotion.color)
+                    && (from..until).contains(&it.received)
+            };
+            for event in drained.iter().filter(is_its) {
+                let text = format!(
+                    "the `drained` event of {} {} came at {}, while it had a share of the clients",
+                    self.history.services[usize::from(promotion.service)],
+                    promotion.color,
+                    self.format_time(event.received),
+                );
+                builder.break_at(event.received, text);
+            }
+        }
+    }
+
     /// Whether a scan has certainly begun on a color since the color became active and before the flip away from it, so that
     /// it must not be drained before its pins have ended. Of pages it is not known whether they have pins.
     fn is_pinned(&self, period: &InactivePeriod<'_>) -> bool {
@@ -177,12 +203,12 @@ impl Checker<'_> {
         let pool = format!("{} {color}", self.history.services[usize::from(*service)]);
         let called = self.format_time(flip.called);
         if let (Some(age), Some(received)) = (self.history.pin_age, received)
-            && received.saturating_add(CLOCK) < flip.called.saturating_add(age)
+            && received.saturating_add(CLOCK) < self.history.flip_from(flip).saturating_add(age)
             && self.is_pinned(period)
         {
             let text = format!(
                 "the `drained` event of {pool} after the flip called at {called} came {} before its pins could end",
-                format_millis(flip.called.saturating_add(age) - received),
+                format_millis(self.history.flip_from(flip).saturating_add(age) - received),
             );
             builder.break_at(received, text);
             return;

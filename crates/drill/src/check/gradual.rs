@@ -43,7 +43,8 @@ impl Checker<'_> {
         for request in of_clients {
             let Some(color) = request.color else { continue };
             let Some(first) = moved.get(&request.client) else {
-                if color == promotion.color {
+                // A transaction from before may still be pinned to the color.
+                if color == promotion.color && !request.goes_on() {
                     moved.insert(request.client, request);
                 }
                 continue;
@@ -52,7 +53,7 @@ impl Checker<'_> {
             if color == promotion.color {
                 continue;
             }
-            if self.excuses.may_have_lost_its_color(request, promotion.color) {
+            if self.excuses.may_have_lost_its_color(request, first.began, promotion.color) {
                 sticky.finding.excused += 1;
                 continue;
             }
@@ -91,7 +92,8 @@ impl Checker<'_> {
         if log_probability(of_candidate, all, f64::from(step.percent) / 100.0) >= CHANCE {
             return;
         }
-        if self.excuses.may_have_no_endpoint(promotion.service, promotion.color, step.until) {
+        let time = (step.from, step.until);
+        if self.excuses.may_have_no_endpoint(promotion.service, promotion.color, time) {
             sticky.finding.excused += 1;
             return;
         }

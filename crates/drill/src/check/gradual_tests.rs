@@ -7,7 +7,7 @@ use super::{
 use crate::{
     color::Color::{self, Blue, Green},
     record::{
-        DrainedEvent, GradualPromotion, History, Kill, KilledProcess, Kind, Outcome, Request,
+        DrainedEvent, Flip, GradualPromotion, History, Kill, KilledProcess, Kind, Outcome, Request,
         ShareStep,
     },
 };
@@ -15,7 +15,7 @@ use crate::{
 /// Green has a share of the clients from 100 on, is active at 500, and is drained of blue later.
 fn gradual(requests: Vec<Request>) -> History {
     let mut history = history(requests);
-    history.flips = vec![flip(Green, 100, 500)];
+    history.flips = vec![Flip { is_automatic: true, ..flip(Green, 100, 500) }];
     history.drained = None;
     history.gradual = vec![GradualPromotion {
         service: 0,
@@ -70,6 +70,79 @@ fn a_client_loses_the_candidate_only_when_its_endpoint_was_killed() {
         history.kills = vec![kill];
         assert_eq!(broken(&history), expected, "{kill:?}");
     }
+    // Another endpoint goes on, unless it was killed soon before.
+    let one_of_two = |instance, from| {
+        let process =
+            KilledProcess::Upstream { service: 0, color: Green, instance, was_last: false };
+        Kill { process, from, until: from + 10 }
+    };
+    history.kills = vec![one_of_two(2, 250)];
+    assert_eq!(broken(&history), [(Promise::Sticky, 1)]);
+    history.kills.insert(0, one_of_two(3, 150));
+    assert_eq!(broken(&history), []);
+    // It is over for a client that came later.
+    history.kills = vec![kill(Green, 120)];
+    assert_eq!(broken(&history), [(Promise::Sticky, 1)]);
+}
+
+#[test]
+fn a_pin_from_before_is_no_share() {
+    let first =
+        Request { transaction: 10, client: 10, ..request(10, Kind::Page, Green, 20, 30, 30) };
+    let later = |id, began| Request { transaction: 10, ..visit(id, Green, began) };
+    let mut history = gradual(vec![first, later(11, 150), visit(12, Blue, 300)]);
+    history.requests[1].kind = Kind::Scan;
+    history.initial = vec![Green];
+    history.flips.insert(0, flip(Blue, 50, 60));
+    assert!(!broken(&history).iter().any(|it| it.0 == Promise::Sticky), "{:?}", broken(&history));
+    history.requests[1].transaction = 0;
+    assert!(broken(&history).contains(&(Promise::Sticky, 1)), "{:?}", broken(&history));
+}
+
+#[test]
+fn pins_last_from_the_last_step_on() {
+    // A scan that began on blue, and went to green with a raised share: its pin is valid until long after the last step.
+    let first = Request { transaction: 10, ..request(10, Kind::Scan, Blue, 150, 160, 160) };
+    let next = |began| {
+        let next = request(11, Kind::Scan, Green, began, began + 10, began + 10);
+        let mut history = gradual(vec![first, Request { transaction: 10, ..next }]);
+        history.pin_age = Some(100_000_000);
+        history
+    };
+    assert_eq!(broken(&next(300)), [(Promise::Pinned, 1)]);
+    assert_eq!(broken(&next(700)), [(Promise::Pinned, 1)]);
+    assert_eq!(broken(&next(600 + 100_000_000)), []);
+}
+
+#[test]
+fn an_asset_may_reach_both_colors_while_a_candidate_has_a_share() {
+    let page = Request { transaction: 10, ..request(10, Kind::Page, Blue, 150, 160, 160) };
+    let asset = Request { transaction: 10, ..request(11, Kind::Page, Blue, 300, 310, 310) };
+    let mut history = gradual(vec![page, asset]);
+    history.arrived.as_mut().expect("numbers").push(11);
+    history.flips.clear();
+    history.gradual[0].until = u64::MAX;
+    assert_eq!(broken(&history), []);
+    history.gradual.clear();
+    assert_eq!(broken(&history), [(Promise::Once, 1)]);
+}
+
+#[test]
+fn a_candidate_is_not_drained_while_it_has_its_share() {
+    let second = 1_000_000_000;
+    let drained = |received| {
+        let mut history = gradual(Vec::new());
+        history.flips[0].acknowledged = 9 * second;
+        history.gradual[0].until = 9 * second;
+        let step = |percent, from, until| ShareStep { percent, from, until };
+        history.gradual[0].steps = vec![step(0, 110, 200), step(10, 210, 8 * second)];
+        history.ended = 20 * second;
+        let event = DrainedEvent { service: 0, color: Green, generation: 3, received };
+        history.drained = Some(vec![event]);
+        let text = "while it had a share of the clients";
+        check_history(&history).violations.iter().any(|it| it.text.contains(text))
+    };
+    assert_eq!([150, second / 10, second, 7 * second].map(drained), [false, false, true, true]);
 }
 
 #[test]

@@ -29,7 +29,7 @@ impl Checker<'_> {
             // Without its pin, it is a request like any other: checked as `register`.
             let may_be_free = match request.color == Some(color) {
                 true => transactions.are_pins_over(request, color),
-                false => transactions.may_pins_be_over(request, color),
+                false => transactions.may_have_begun_anew(request, first, color),
             };
             if request.kind == Kind::Scan && may_be_free {
                 continue;
@@ -38,7 +38,7 @@ impl Checker<'_> {
             if request.color == Some(color) && !is_missing {
                 continue;
             }
-            if self.excuses.may_have_lost_its_color(request, color) {
+            if self.excuses.may_have_lost_its_color(request, first.began, color) {
                 builder.finding.excused += 1;
                 continue;
             }

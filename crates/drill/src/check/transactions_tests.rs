@@ -130,6 +130,35 @@ fn a_kill_of_its_color_excuses_a_transaction() {
     assert_eq!(broken(&history), [(Promise::Pinned, 1)]);
 }
 
+#[test]
+fn a_scan_goes_on_as_a_new_one_after_its_pin_has_ended() {
+    // Blue is active again, but only after the pin has ended: the scan may have begun anew on green.
+    let late = 110 + SECOND + 20_000_000;
+    let back = |at| {
+        let mut history = transaction(Kind::Scan, Green, 5 * SECOND);
+        history.flips.push(flip(Blue, at, at + 10));
+        broken(&history)
+    };
+    assert_eq!(back(late + 1), []);
+    assert_eq!(
+        back(500),
+        [(Promise::Register, 1), (Promise::Pinned, 1)],
+        "it was pinned all the time"
+    );
+}
+
+#[test]
+fn the_end_of_the_proxy_ends_the_scans_that_it_remembers_in_memory_only() {
+    let mut history = transaction(Kind::Scan, Green, 300);
+    history.kills = vec![Kill { process: KilledProcess::Proxy, from: 150, until: 200 }];
+    assert_eq!(broken(&history), [(Promise::Pinned, 1)]);
+    history.forgetful = vec![0];
+    assert_eq!(broken(&history), []);
+    history.kills[0].from = 400;
+    history.kills[0].until = 410;
+    assert_eq!(broken(&history), [(Promise::Pinned, 1)], "later");
+}
+
 /// A scan on blue before the flip at 10 s, with pins for 5 s, and a `drained` event.
 fn drained_at(received: u64) -> History {
     let first = request(10, Kind::Scan, Blue, SECOND, SECOND + 1, SECOND + 1);

@@ -90,7 +90,7 @@ impl Report {
 
     fn load(&self) -> String {
         match self.mode {
-            LoadMode::Rate(rate) => format!("{rate:.0} requests per second, at even intervals"),
+            LoadMode::Rate(rate) => format!("{rate:.0} transactions per second, at even intervals"),
             LoadMode::Clients(count) => format!("{count} clients, one request at a time each"),
         }
     }

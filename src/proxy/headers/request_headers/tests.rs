@@ -80,6 +80,16 @@ fn hop_by_hop_fields_are_removed() {
 }
 
 #[test]
+fn a_cookie_that_connection_names_is_removed_with_and_without_cookies_of_flipgate() {
+    for cookie in ["a=b", "a=b; flipgate_pin_web=x"] {
+        let fields = forward(&[("Connection", "cookie"), ("Cookie", cookie)], false);
+        assert!(!fields.iter().any(|it| it.0.eq_ignore_ascii_case("cookie")), "{fields:?}");
+    }
+    let kept = forward(&[("Connection", "close"), ("Cookie", "a=b; flipgate_pin_web=x")], false);
+    assert!(kept.iter().any(|it| it.0.eq_ignore_ascii_case("cookie") && it.1 == "a=b"), "{kept:?}");
+}
+
+#[test]
 fn every_hop_is_in_via() {
     let sent = forward(&[("via", "1.0 fred"), ("cdn-loop", "other")], false);
     assert_eq!(values(&sent, "via"), ["1.0 fred", "1.1 fg-0000000000000007"]);

@@ -48,6 +48,7 @@ impl Proxy {
                 previous: None,
                 damaged: false,
                 share: table.shares[place].as_ref().map(Share::status),
+                share_ended: None,
                 watch: None,
                 confirm_by: None,
                 hold: None,
