@@ -143,7 +143,7 @@ impl Checker<'_> {
         for promotion in &self.history.gradual {
             let mut steps = promotion.steps.iter().filter(|it| it.percent > 0);
             let Some(first) = steps.next() else { continue };
-            let until = steps.last().unwrap_or(first).until;
+            let until = steps.next_back().unwrap_or(first).until;
             let delay = self.history.event_gaps.longest_delay(first.from, until);
             // An event of the time before may come late.
             let from = first.from + BOUND + DELAY_FACTOR * delay;
