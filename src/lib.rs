@@ -96,6 +96,7 @@ pub mod model;
 pub mod net;
 pub mod proxy;
 pub mod release;
+pub mod rollout;
 pub mod store;
 pub mod switch;
 pub mod tls;

@@ -18,8 +18,9 @@ use super::{
     arguments::{ChangeArguments, StepArguments, Verbosity},
     drain::{DrainGoal, holders, wait_for},
     exit::{self, CommandError},
-    output::{ended, gates_spinner, print_or_ignore, show, shown_time},
+    output::{ended, gates_spinner, print_or_ignore, show},
     pending::share_line,
+    times::shown_time,
 };
 
 pub(super) async fn promote(

@@ -10,7 +10,8 @@ use flipgate_api::{
 
 use super::{
     exit::{self, CommandError},
-    output::{ended, shown_time, spinner},
+    output::{ended, spinner},
+    times::shown_time,
 };
 
 /// The longest wait of one call; the API itself has a limit of an hour.

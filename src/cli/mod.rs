@@ -23,6 +23,7 @@ mod run;
 mod state;
 mod status;
 mod table;
+mod times;
 
 use std::{io, process::ExitCode};
 

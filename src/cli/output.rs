@@ -78,14 +78,6 @@ pub(super) fn text(
     text
 }
 
-/// A time for people: without fractions of a second.
-pub(super) fn shown_time(time: &str) -> String {
-    match time.parse::<jiff::Timestamp>() {
-        Ok(time) => time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
-        Err(_) => escape(time).into_owned(),
-    }
-}
-
 /// The columns of the terminal. A terminal that does not know its width, and a pipe, have those of `COLUMNS`, or 80.
 pub(super) fn width() -> usize {
     let known = terminal_size::terminal_size().map(|(width, _)| usize::from(width.0));

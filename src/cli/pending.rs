@@ -1,6 +1,6 @@
 //! Lines of the status about what comes before and after promotions: watches, confirmations and approvals.
 
-use super::output::shown_time;
+use super::times::shown_time;
 use flipgate_api::{
     escape,
     wire::{ServiceStatus, ShareEndStatus, Status},

@@ -1,6 +1,6 @@
 //! The audit entry of a change. Pure: the control task adds it to the state that it commits.
 
-use std::{collections::BTreeMap, fmt::Write, net::SocketAddr};
+use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
     change::{Actor, Change, ChangeRequest},
@@ -103,19 +103,11 @@ pub(super) fn entry_of_refusal(call: RefusedCall, generation: Generation) -> Aud
 
 /// Who made a call, and from where. `by_itself` is the part of Flipgate that makes a change without a caller.
 pub(super) fn caller(actor: Option<&Actor>, by_itself: &str) -> (String, String) {
-    let Some(Actor { name, address, uid, is_authenticated }) = actor else {
+    let Some(actor) = actor else {
         return (Actor::INTERNAL.to_owned(), by_itself.to_owned());
     };
-    let actor = match uid {
-        _ if address == Actor::INTERNAL => return (address.clone(), name.clone()),
-        _ if *is_authenticated => name.clone(),
-        Some(uid) => format!("uid {uid}"),
-        // The port is another one for each connection.
-        None => {
-            address.parse::<SocketAddr>().map_or_else(|_| address.clone(), |it| it.ip().to_string())
-        }
-    };
-    (actor, address.clone())
+    let from = if actor.is_internal() { &actor.name } else { &actor.address };
+    (actor.shown(), from.clone())
 }
 
 /// A verb with services and their colors.

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
+    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -238,6 +239,20 @@ impl Actor {
     pub fn internal(part: &str) -> Self {
         let (name, address) = (part.to_owned(), Self::INTERNAL.to_owned());
         Self { name, address, uid: None, is_authenticated: false }
+    }
+
+    /// The caller for people: its token, else its user, else its address. The port is another one for each connection.
+    #[must_use]
+    pub fn shown(&self) -> String {
+        match self.uid {
+            _ if self.address == Self::INTERNAL => Self::INTERNAL.to_owned(),
+            _ if self.is_authenticated => self.name.clone(),
+            Some(uid) => format!("uid {uid}"),
+            None => {
+                let address = self.address.parse::<SocketAddr>();
+                address.map_or_else(|_| self.address.clone(), |it| it.ip().to_string())
+            }
+        }
     }
 
     /// Whether it is a part of Flipgate.

@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 /// A duration in a message, such as `2 min`, `500 ms`.
-pub(super) fn written(duration: Duration) -> String {
+#[must_use]
+pub fn written(duration: Duration) -> String {
     match (duration.as_millis(), duration.as_secs()) {
         (ms, _) if ms % 1000 != 0 => format!("{ms} ms"),
         (_, secs) if secs >= 3600 && secs % 3600 == 0 => format!("{} h", secs / 3600),

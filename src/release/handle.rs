@@ -87,8 +87,18 @@ impl Release {
         self.share_board.get(service)
     }
 
-    pub(super) fn control(&self) -> &Control {
+    /// The control plane.
+    #[must_use]
+    pub fn control(&self) -> &Control {
         &self.control
+    }
+
+    pub(super) fn evaluator(&self) -> &Evaluator {
+        &self.evaluator
+    }
+
+    pub(super) fn pools(&self) -> &PoolContext {
+        &self.pools
     }
 
     pub(super) fn baselines(&self) -> &Baselines {

@@ -56,7 +56,8 @@ pub(super) fn quoted(text: &str) -> String {
 }
 
 /// The first `max` characters of a text, with control characters escaped.
-pub(super) fn cut(text: &str, max: usize) -> String {
+#[must_use]
+pub fn cut(text: &str, max: usize) -> String {
     let mut shown: String = text.chars().take(max).flat_map(escaped).collect();
     if text.chars().nth(max).is_some() {
         shown.push('…');

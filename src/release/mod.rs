@@ -8,6 +8,7 @@ mod audited;
 mod candidate;
 mod compatibility;
 mod duration_text;
+mod evaluate;
 mod expression;
 mod gate;
 mod gates;
@@ -28,9 +29,11 @@ mod watcher;
 
 pub use self::{
     compatibility::{SampleRefusals, judge_sample},
+    duration_text::written,
     expression::{EvaluationError, Expression, ExpressionError},
     gate::{GateName, GateReport, GateResult, Verdict},
     handle::{Release, ReleaseError},
+    masking::cut,
     response::check_regex,
     rules::{MANIFEST_NAMES, RESPONSE_NAMES},
     watch::{ShareProgress, WatchProgress},

@@ -29,7 +29,8 @@ use self::{
 };
 use super::{
     audit_log::AuditLog,
-    state::{Approval, PoolState, Promotion, ServiceState, ShareState},
+    pool_state::PoolState,
+    state::{Approval, Promotion, ServiceState, ShareState},
 };
 use crate::{
     audit::LineHash,

@@ -23,6 +23,7 @@ mod disk;
 mod entries;
 mod file;
 mod journal;
+mod pool_state;
 mod record;
 mod recovery;
 mod report;
@@ -43,10 +44,11 @@ pub use self::{
     audit_log::AuditLog,
     audit_report::{AuditReport, read_audit},
     file::FileStore,
+    pool_state::PoolState,
     report::{StateReport, show},
     rollouts::{PoolBefore, RolloutState},
     state::{
-        Approval, Confirmation, EntryId, ManifestKey, PinKeyState, PoolState, Promotion, Revision,
+        Approval, Confirmation, EntryId, ManifestKey, PinKeyState, Promotion, Revision,
         ServiceState, ShareEnd, ShareState, State, WatchEnd, WatchState,
     },
 };

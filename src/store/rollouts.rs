@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::state::PoolState;
+use super::pool_state::PoolState;
 use crate::model::{Color, Generation, ServiceName};
 
 /// A rollout, as the state has it.

@@ -2,7 +2,9 @@
 
 use std::{fmt, sync::Arc, time::Duration};
 
-use super::{accepted::AcceptedCalls, audit_log::AuditLog, rollouts::RolloutState};
+use super::{
+    accepted::AcceptedCalls, audit_log::AuditLog, pool_state::PoolState, rollouts::RolloutState,
+};
 use crate::continuity::{HoldTerm, Maintenance, PinKey, ShareSecret, Span};
 use crate::model::{
     Color, Generation, PoolSpec, RolloutId, ServiceName, VersionedMap, WatchResult,
@@ -92,25 +94,6 @@ pub struct ServiceState {
     pub history: Vec<Span>,
     /// Fields of the entry that this version does not know, as a JSON object. They are kept.
     pub unknown: Option<Arc<str>>,
-}
-
-/// The state of a pool.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct PoolState {
-    /// The pool in the configuration file when this was written.
-    pub file: PoolSpec,
-    /// The endpoints that a call set at run time. Removed when the file's entry changes.
-    pub runtime: Option<PoolSpec>,
-    /// Whether the pool has been active since its endpoints were set.
-    pub served: bool,
-    /// Whether a gradual promotion has given the pool a share of the clients since its endpoints were set.
-    pub shared: bool,
-    /// The authenticated caller that set the endpoints; `None` for the file and for callers without a token.
-    pub set_by: Option<Arc<str>>,
-    /// Pins of earlier generations are void: another pool had the color then, or was rolled back.
-    pub pins_since: Generation,
-    /// When another color became active, in milliseconds of Unix time; `None` while it is active, and if it never was.
-    pub retired_at: Option<u64>,
 }
 
 /// A key that signs pins.
@@ -390,29 +373,5 @@ impl Approval {
 impl fmt::Display for ManifestKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}.{}", self.service, self.color)
-    }
-}
-
-// === impl PoolState ===
-
-impl PoolState {
-    /// A pool of the configuration file that was never active.
-    #[must_use]
-    pub fn new(file: PoolSpec) -> Self {
-        Self {
-            file,
-            runtime: None,
-            served: false,
-            shared: false,
-            set_by: None,
-            pins_since: Generation(0),
-            retired_at: None,
-        }
-    }
-
-    /// The pool's current endpoints and version.
-    #[must_use]
-    pub fn spec(&self) -> &PoolSpec {
-        self.runtime.as_ref().unwrap_or(&self.file)
     }
 }

@@ -13,6 +13,7 @@ const FLOORS: &[&[&str]] = &[
     &["downstream", "upstream"],
     &["care", "control", "proxy"],
     &["release"],
+    &["rollout"],
     &["admin"],
     &["config"],
     &["app"],

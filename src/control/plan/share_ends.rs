@@ -3,7 +3,11 @@
 use std::sync::Arc;
 
 use crate::{
-    control::{audited::caller, change::ChangeRequest, shares::take_back},
+    control::{
+        audited::caller,
+        change::{Actor, ChangeRequest},
+        shares::take_back,
+    },
     model::{Difference, ServiceName},
     store::{ServiceState, ShareEnd, State},
 };
@@ -23,8 +27,7 @@ pub(super) fn note_share_ends(before: &State, next: &mut State, call: &ChangeReq
         let is_over = old.share.is_some() && new.share.is_none() && new.active == old.active;
         let ended = old.share.as_ref().filter(|_| is_over).map(|share| {
             let (actor, from) = caller(call.actor.as_ref(), "reload");
-            let by =
-                if call.actor.as_ref().is_some_and(|it| it.is_internal()) { from } else { actor };
+            let by = if call.actor.as_ref().is_some_and(Actor::is_internal) { from } else { actor };
             let reason = call.reason.as_deref().map(Into::into);
             ShareEnd { color: share.color, at: now_ms, by: by.into(), reason }
         });

@@ -6,7 +6,10 @@ use super::ColorData;
 use crate::{
     continuity::{PinKey, Span},
     model::Generation,
-    store::state::{PinKeyState, PoolState, ServiceState},
+    store::{
+        pool_state::PoolState,
+        state::{PinKeyState, ServiceState},
+    },
 };
 
 /// What a service needs for pins and assets, at the top of its entry.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     model::{Endpoint, Link, PoolSpec, Protocol, ProxyProtocol, UpstreamTls, WeightedEndpoint},
-    store::state::PoolState,
+    store::pool_state::PoolState,
 };
 
 #[derive(Debug, Deserialize, Serialize)]

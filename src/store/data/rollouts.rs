@@ -6,8 +6,8 @@ use super::{ColorData, names, pools::PoolData};
 use crate::{
     model::Generation,
     store::{
+        pool_state::PoolState,
         rollouts::{PoolBefore, RolloutState},
-        state::PoolState,
     },
 };
 

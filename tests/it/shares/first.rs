@@ -46,7 +46,7 @@ async fn the_name_of_a_transaction_of_those_who_go_first_does_not_let_the_public
     }
 }
 
-/// Found by an adversary: the pin of a page to the candidate led to a candidate of another service that nobody had a share of.
+/// Found by an adversary: the pin of a page to the candidate led to the candidate of another service, of which no client had a share.
 #[tokio::test]
 async fn a_pin_of_a_group_is_one_of_its_own_gradual_promotion() {
     let (blue, green) = (application("blue").await, application("green").await);

@@ -1,0 +1,55 @@
+//! The commands of stages: child processes that end with their stage, and with Flipgate.
+//!
+//! Flipgate does not start a command itself. It starts a helper, which is Flipgate's own program, and writes down which
+//! process that is. Only then does it tell the helper to run the command. So a Flipgate that was killed and is started again
+//! knows which process may still be running.
+//!
+//! The helper is a subreaper (`prctl(2)`): processes that the command leaves behind become its children, also those that have
+//! a session of their own, so it finds and ends all of them. The end of its standard input tells it to stop: also when
+//! Flipgate is killed.
+
+mod helper;
+mod output;
+mod parent;
+mod processes;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+pub(super) use self::parent::{ExecOutcome, Executed, end_helper, start};
+pub use self::{helper::run_helper, parent::HelperProgram};
+
+/// The name of the helper among the commands of Flipgate.
+pub const HELPER: &str = "run-command";
+
+/// What the helper is told, as one line of JSON.
+#[derive(Debug, Deserialize, Serialize)]
+struct CommandSpec {
+    command: Vec<String>,
+    env: BTreeMap<String, String>,
+    dir: Option<std::path::PathBuf>,
+    output_max: usize,
+}
+
+/// What the helper says at the end, as one line of JSON.
+#[derive(Debug, Default, Deserialize, Serialize)]
+struct CommandReport {
+    /// Why the command could not be started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    not_started: Option<String>,
+    /// Its exit code.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    code: Option<i32>,
+    /// The signal that ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    signal: Option<i32>,
+    /// Whether it was told to stop.
+    #[serde(default)]
+    stopped: bool,
+    /// What it printed, to standard output and to standard error: the beginning and the end.
+    output: String,
+    /// Processes that it left behind, which were ended.
+    #[serde(default)]
+    left_behind: usize,
+}

@@ -1,0 +1,41 @@
+//! Deployments in stages, which can be undone: pause workers, set a pool, run gates, promote, drain, and whatever else a plan
+//! says.
+//!
+//! A rollout is a list of events, kept in the state. [`machine`] says what follows from them, and the executor does it. What a
+//! rollout changes in Flipgate's own state is committed together with the event that says so, so a killed process comes back
+//! to exactly where the rollout was. Other stages are written down before they begin and after they end.
+
+mod board;
+mod call;
+mod child;
+mod durations;
+mod event;
+mod executor;
+mod handle;
+mod machine;
+mod masking;
+mod own_state;
+mod plan;
+mod record;
+mod runner;
+mod running;
+mod stages;
+mod values;
+
+pub use self::{
+    call::ReadyUrl,
+    child::{HELPER, HelperProgram, run_helper},
+    event::{ChildId, Direction, Entry, Event, Failure, Step},
+    handle::{
+        BeginCall, DeploymentCall, KnownRollout, RolloutError, RolloutSettings, Rollouts, new_id,
+    },
+    machine::{Cause, Impossible, Machine, Next, Outcome, Progress, StageState, Stuck},
+    plan::{
+        Action, AfterPatience, AfterPromotion, Call, Drain, DrainGoal, Exec, Hold, IfFailed,
+        IfInterrupted, Plan, Promote, Retry, SecretSource, SetPool, Side, Stage, Target, Undo,
+        Until, Watch,
+    },
+    record::{Deployment, Owner, Record, RecordError},
+    runner::RolloutRunner,
+    values::{OF_ROLLOUT, OF_SERVICE, SECRET, placeholders},
+};

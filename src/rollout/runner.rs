@@ -1,0 +1,63 @@
+//! The task that drives all rollouts.
+
+use std::collections::{HashMap, HashSet};
+
+use futures_util::FutureExt;
+use tokio::task::{AbortHandle, JoinSet};
+use tracing::error;
+
+use super::{executor::drive, handle::Rollouts};
+use crate::model::RolloutId;
+
+/// Drives all rollouts that are not over: those that begin, and those of an earlier process.
+#[derive(Debug)]
+pub struct RolloutRunner {
+    rollouts: Rollouts,
+    driven: HashMap<RolloutId, AbortHandle>,
+    tasks: JoinSet<RolloutId>,
+}
+
+// === impl RolloutRunner ===
+
+impl RolloutRunner {
+    /// A runner of these rollouts.
+    #[must_use]
+    pub fn new(rollouts: Rollouts) -> Self {
+        Self { rollouts, driven: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Runs until Flipgate stops. Dropping the future stops all rollouts where they are; commands are told to stop.
+    pub async fn run(mut self) {
+        let mut changes = self.rollouts.control().changes();
+        loop {
+            let applied = changes.borrow_and_update().clone();
+            let running = applied.state.rollouts.iter().filter(|(_, it)| it.is_running());
+            let running: HashSet<&RolloutId> = running.map(|it| it.0).collect();
+            for id in &running {
+                if !self.driven.contains_key(*id) {
+                    self.begin(RolloutId::clone(id));
+                }
+            }
+            tokio::select! {
+                changed = changes.changed() => if changed.is_err() { return },
+                Some(ended) = self.tasks.join_next() => {
+                    if let Ok(id) = ended {
+                        self.driven.remove(&id);
+                    }
+                }
+            }
+        }
+    }
+
+    fn begin(&mut self, id: RolloutId) {
+        let (rollouts, known) = (self.rollouts.clone(), id.clone());
+        let task = self.tasks.spawn(async move {
+            let driving = std::panic::AssertUnwindSafe(drive(rollouts.clone(), id.clone()));
+            if driving.catch_unwind().await.is_err() {
+                error!(rollout = %id, "the task of the rollout has panicked; it goes on with the stage that it was at");
+            }
+            id
+        });
+        self.driven.insert(known, task);
+    }
+}
