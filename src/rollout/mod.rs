@@ -1,7 +1,7 @@
 //! Deployments in stages, which can be undone: pause workers, set a pool, run gates, promote, drain, and whatever else a plan
 //! says.
 //!
-//! A rollout is a list of events, kept in the state. [`machine`] says what follows from them, and the executor does it. What a
+//! A rollout is a list of events, kept in the state. The machine ([`Machine`]) says what follows from them, and the executor does it. What a
 //! rollout changes in Flipgate's own state is committed together with the event that says so, so a killed process comes back
 //! to exactly where the rollout was. Other stages are written down before they begin and after they end.
 

@@ -19,13 +19,13 @@ use crate::{
     release::{ReleaseError, written},
 };
 
-/// How often endpoints are looked at while a stage waits for them.
+/// How often a stage reads the health of endpoints that it waits for.
 const POLL: Duration = Duration::from_millis(100);
 
 /// How long a step of a gradual promotion lasts, by default.
 const STEP_FOR: Duration = Duration::from_secs(120);
 
-/// One wait of a drain, after which what holds the color is looked at again.
+/// One wait of a drain, after which the stage reads again what holds the color.
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
 /// Runs a stage.

@@ -26,7 +26,7 @@ impl RolloutRunner {
         Self { rollouts, driven: HashMap::new(), tasks: JoinSet::new() }
     }
 
-    /// Runs until Flipgate stops. Dropping the future stops all rollouts where they are; commands are told to stop.
+    /// Runs until Flipgate stops. Dropping the future stops all rollouts where they are; commands end.
     pub async fn run(mut self) {
         let mut changes = self.rollouts.control().changes();
         loop {

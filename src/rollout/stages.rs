@@ -2,7 +2,7 @@
 //!
 //! # Cancellation
 //!
-//! A stage is stopped by dropping its future, except for commands: they are told to stop, and waited for.
+//! A stage is stopped by dropping its future, except for commands: Flipgate ends them, and waits for their end.
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 

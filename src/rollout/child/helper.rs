@@ -149,7 +149,7 @@ fn supervise(pid: i32, events: &Receiver<Happened>, report: &mut CommandReport) 
             Err(RecvTimeoutError::Disconnected) => has_ended = true,
         }
     }
-    // Its own children have ended with it, most likely. What is left is nobody's any more.
+    // Its own children have ended with it, most likely. What is left was left behind.
     let until = Instant::now() + OUTPUT_TIME;
     while outputs_left > 0 && !report.stopped {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {

@@ -23,7 +23,7 @@ pub use self::{helper::run_helper, parent::HelperProgram};
 /// The name of the helper among the commands of Flipgate.
 pub const HELPER: &str = "run-command";
 
-/// What the helper is told, as one line of JSON.
+/// The command for the helper, as one line of JSON.
 #[derive(Debug, Deserialize, Serialize)]
 struct CommandSpec {
     command: Vec<String>,
@@ -44,7 +44,7 @@ struct CommandReport {
     /// The signal that ended it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     signal: Option<i32>,
-    /// Whether it was told to stop.
+    /// Whether Flipgate has stopped it.
     #[serde(default)]
     stopped: bool,
     /// What it printed, to standard output and to standard error: the beginning and the end.

@@ -1,5 +1,5 @@
 //! The output of a command, of which the beginning and the end are kept. The rest is read and thrown away: a command must not
-//! have to wait for somebody to read what it prints.
+//! have to wait for a reader of what it prints.
 
 use std::{collections::VecDeque, io::Read};
 

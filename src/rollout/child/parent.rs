@@ -52,7 +52,7 @@ pub(in crate::rollout) enum ExecOutcome {
     Signalled(i32),
     /// It could not be started.
     NotStarted(String),
-    /// It was told to stop.
+    /// Flipgate has stopped it.
     Stopped,
     /// The helper has ended without a report.
     Unknown(String),
@@ -61,7 +61,7 @@ pub(in crate::rollout) enum ExecOutcome {
 /// The longest report.
 const REPORT_MAX: u64 = 1024 * 1024;
 
-/// The longest wait for a helper that was told to stop. It takes up to 15 seconds to end its command by force.
+/// The longest wait for a helper after the end of its input. It takes up to 15 seconds to end its command by force.
 const END_TIME: Duration = Duration::from_secs(20);
 
 /// How often a helper of an earlier process is looked for.
@@ -114,7 +114,7 @@ impl StartedHelper {
     }
 
     /// Has the helper run the command, and waits for its end. When `stop` is ready first, the command is ended, with all that
-    /// it has started. Dropping the future has the same effect, but nobody waits for the end then.
+    /// it has started. Dropping the future has the same effect, but does not wait for the end.
     pub(in crate::rollout) async fn run(mut self, stop: impl Future<Output = ()>) -> Executed {
         if let Err(error) = self.input.write_all(&[GO]).await {
             let outcome = ExecOutcome::Unknown(format!("the helper has ended: {error}"));
@@ -166,7 +166,7 @@ fn executed(report: &[u8]) -> Executed {
     Executed { outcome, output, left_behind }
 }
 
-/// Waits until a helper of an earlier process has ended, with its command. It was told to stop when that process ended. After
+/// Waits until a helper of an earlier process has ended, with its command. Its input has ended with that process. After
 /// some time it is ended by force. Dropping the future leaves it as it is.
 pub(in crate::rollout) async fn end_helper(child: &ChildId) {
     let until = tokio::time::Instant::now() + END_TIME;
