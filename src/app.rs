@@ -37,6 +37,7 @@ use crate::{
     model::Color,
     proxy::{LoopMark, Proxy, ProxyContext},
     release::{Release, Watcher},
+    rollout::{RolloutRunner, Rollouts},
     store::{CommitError, FileStore, Store, StoreError},
     upstream::{ConcurrencyLimit, PoolContext, Resolver, WorkerRegistry},
 };
@@ -189,6 +190,9 @@ impl App {
         );
         let watching = release.clone();
         supervisor.run("watch", move || Watcher::new(watching.clone()).run());
+        let rollouts = Rollouts::new(release.clone(), config.rollouts.clone());
+        let run_rollouts = rollouts.clone();
+        supervisor.run("rollout", move || RolloutRunner::new(run_rollouts.clone()).run());
         let (care_control, care_settings) = (control.clone(), config.care);
         let care_metrics = metrics.clone();
         supervisor.run("care", move || {
@@ -263,12 +267,14 @@ impl App {
             control.clone(),
             listener_contexts.clone(),
             metrics.clone(),
+            rollouts.clone(),
         );
         let reloader = reload.clone();
         let watched = supervisor.watched();
         let api = admin::Api {
             control: control.clone(),
             release,
+            rollouts,
             reload: Arc::new(move |actor| reloader.clone().reload(Some(actor))),
             is_serving: Arc::new(move || serving.load(SeqCst)),
             gone: Arc::new(move || watched.dead_tasks()),

@@ -308,8 +308,11 @@ fn scope_for(method: &Method, path: &str) -> Option<Scope> {
     match (method, path) {
         (&Method::GET | &Method::HEAD, "/healthz" | "/readyz") => None,
         (&Method::GET | &Method::HEAD, _) => Some(Scope::Read),
-        (&Method::POST, "/v1/promote" | "/v1/rollback" | "/v1/confirm") => Some(Scope::Promote),
+        (&Method::POST, "/v1/promote" | "/v1/rollback" | "/v1/confirm" | "/v1/rollouts") => {
+            Some(Scope::Promote)
+        }
         (&Method::POST, path) if path.ends_with("/approve") => Some(Scope::Approve),
+        (&Method::POST, path) if path.starts_with("/v1/rollouts/") => Some(Scope::Promote),
         (&Method::POST, path)
             if ["/gate", "/watch/stop", "/drain", "/hold", "/release", "/maintenance"]
                 .iter()

@@ -9,7 +9,7 @@ use axum::{
     response::Response,
 };
 use flipgate_api::wire::{
-    PoolRequest, Problem, ProblemReason, PromoteRequest, RollbackRequest, Status,
+    EndpointRequest, PoolRequest, Problem, ProblemReason, PromoteRequest, RollbackRequest, Status,
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -149,28 +149,7 @@ pub(super) async fn set_pool(
     let pool = serde_json::to_value(&request).expect("texts and numbers only");
     let PoolRequest { version, endpoints, force } = request;
     check_force(force, scope, None)?;
-    let mut reasons = Vec::new();
-    let mut members = Vec::new();
-    for endpoint in endpoints {
-        match WeightedEndpoint::try_from(&endpoint) {
-            Ok(endpoint) => members.push(endpoint),
-            Err(error) => reasons.push(reason_of(&name, "endpoint", &error)),
-        }
-    }
-    let version = match version.map(|it| Version::parse_new(&it)).transpose() {
-        Ok(version) => version,
-        Err(error) => {
-            reasons.push(reason_of(&name, "version", &error));
-            None
-        }
-    };
-    let spec = PoolSpec::new(version, members);
-    if let Err(error) = &spec {
-        reasons.push(reason_of(&name, "endpoints", error));
-    }
-    let (Ok(spec), true) = (spec, reasons.is_empty()) else {
-        return Err(ApiError::unprocessable(reasons));
-    };
+    let spec = pool_spec(&name, version, &endpoints).map_err(ApiError::unprocessable)?;
     let (control, endpoints) = (context.api.control.clone(), spec.endpoints.clone());
     // A file system may be slow.
     let wrong = off_thread(move || {
@@ -186,6 +165,48 @@ pub(super) async fn set_pool(
     let words = ("pool", request, format!("{service} {color} {spec:?} {force}"));
     let change = Change::SetPool { service, color, spec, force };
     PendingCall { force, ..PendingCall::new(change, words) }.make(&context, conditions, actor).await
+}
+
+/// The pool of a request, or all reasons why it is none.
+pub(super) fn pool_spec(
+    service: &str,
+    version: Option<String>,
+    endpoints: &[EndpointRequest],
+) -> Result<PoolSpec, Vec<ProblemReason>> {
+    let mut reasons = Vec::new();
+    let mut members = Vec::new();
+    for endpoint in endpoints {
+        match WeightedEndpoint::try_from(endpoint) {
+            Ok(endpoint) => members.push(endpoint),
+            Err(error) => reasons.push(reason_of(service, "endpoint", &error)),
+        }
+    }
+    let version = match version.map(|it| Version::parse_new(&it)).transpose() {
+        Ok(version) => version,
+        Err(error) => {
+            reasons.push(reason_of(service, "version", &error));
+            None
+        }
+    };
+    let spec = PoolSpec::new(version, members);
+    if let Err(error) = &spec {
+        reasons.push(reason_of(service, "endpoints", error));
+    }
+    match (spec, reasons.is_empty()) {
+        (Ok(spec), true) => Ok(spec),
+        _ => Err(reasons),
+    }
+}
+
+/// Refuses a reason that is too long.
+pub(super) fn checked_reason(reason: Option<&str>) -> Result<(), ApiError> {
+    match reason.is_some_and(|it| it.len() > REASON_BYTES_MAX) {
+        true => {
+            let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
+            Err(ApiError::malformed(detail))
+        }
+        false => Ok(()),
+    }
 }
 
 /// Read the configuration again and apply it, all of it or nothing.
@@ -227,7 +248,7 @@ pub(super) fn check_force(
 }
 
 /// The longest time for a confirmation.
-const CONFIRM_WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
+pub(super) const CONFIRM_WITHIN_MAX: Duration = Duration::from_secs(24 * 3600);
 
 /// A change that a caller asks for.
 pub(super) struct PendingCall<'a> {
@@ -258,10 +279,7 @@ impl<'a> PendingCall<'a> {
         actor: Actor,
     ) -> Result<Response, ApiError> {
         let Self { change, words, reason, force, confirm_within, steps } = self;
-        if reason.as_ref().is_some_and(|it| it.len() > REASON_BYTES_MAX) {
-            let detail = format!("the reason is longer than {REASON_BYTES_MAX} bytes");
-            return Err(ApiError::malformed(detail));
-        }
+        checked_reason(reason.as_deref())?;
         let Conditions { if_generation, key } = conditions;
         let idempotency = key.map(|key| {
             let (verb, request, before) = words;

@@ -17,6 +17,8 @@ mod pins;
 mod probes;
 mod problem;
 mod reads;
+mod rollout_status;
+mod rollouts;
 mod router;
 mod server;
 mod settings;
@@ -33,6 +35,7 @@ use crate::{
     control::{Actor, Control},
     metrics::Metrics,
     release::Release,
+    rollout::Rollouts,
 };
 
 pub use self::{
@@ -51,6 +54,8 @@ pub struct Api {
     pub control: Control,
     /// Promotions and rollbacks, with their gates.
     pub release: Release,
+    /// Deployments in stages.
+    pub rollouts: Rollouts,
     /// Reads the configuration again and applies it.
     pub reload: Reload,
     /// Whether the process accepts new requests: true from the opening of the listeners to the stop signal.

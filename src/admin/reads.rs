@@ -108,7 +108,7 @@ pub(super) async fn events(
 }
 
 /// A permit to wait. `None` where callers are not counted.
-fn waiting_call(
+pub(super) fn waiting_call(
     caller: Option<Extension<Arc<AdminConnection>>>,
 ) -> Result<Option<WaitingCall>, ApiError> {
     let Some(Extension(caller)) = caller else { return Ok(None) };
@@ -122,7 +122,7 @@ fn waiting_call(
     }
 }
 
-fn parse_wait(text: &str) -> Result<Duration, ApiError> {
+pub(super) fn parse_wait(text: &str) -> Result<Duration, ApiError> {
     text.parse::<jiff::SignedDuration>()
         .ok()
         .and_then(|it| Duration::try_from(it).ok())

@@ -14,7 +14,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 
 use super::{
     Api, auth::guard, changes, context::Context, gates, intake, pins, probes, problem::ApiError,
-    reads, settings::AdminSettings, streams, watches,
+    reads, rollouts, settings::AdminSettings, streams, watches,
 };
 
 /// The OpenAPI description.
@@ -95,6 +95,12 @@ fn described() -> OpenApiRouter<Context> {
         .routes(routes!(intake::hold))
         .routes(routes!(intake::release))
         .routes(routes!(intake::maintenance, intake::end_maintenance))
+        .routes(routes!(rollouts::begin, rollouts::list))
+        .routes(routes!(rollouts::show))
+        .routes(routes!(rollouts::cancel))
+        .routes(routes!(rollouts::approve))
+        .routes(routes!(rollouts::confirm))
+        .routes(routes!(rollouts::retry))
         .routes(routes!(changes::reload))
         .routes(routes!(reads::events))
         .routes(routes!(probes::metrics))

@@ -12,6 +12,7 @@ use crate::{
     control::{Actor, Change, ChangeRequest, Control},
     downstream::ListenerContext,
     metrics::Metrics,
+    rollout::Rollouts,
     tls,
 };
 
@@ -26,6 +27,7 @@ pub(super) struct Reloader {
     control: Control,
     listener_contexts: Vec<Arc<ListenerContext>>,
     metrics: Metrics,
+    rollouts: Rollouts,
     wanted: Arc<Notify>,
 }
 
@@ -44,10 +46,11 @@ impl Reloader {
         control: Control,
         listener_contexts: Vec<Arc<ListenerContext>>,
         metrics: Metrics,
+        rollouts: Rollouts,
     ) -> Self {
         let config = Arc::new(Mutex::new(config));
         let (readings, wanted) = (Arc::new(Semaphore::new(READINGS_MAX)), Arc::default());
-        Self { source, config, readings, control, listener_contexts, metrics, wanted }
+        Self { source, config, readings, control, listener_contexts, metrics, rollouts, wanted }
     }
 
     /// Requests a reload without waiting for it. Requests during a reload are combined.
@@ -85,6 +88,7 @@ impl Reloader {
                 control,
                 listener_contexts,
                 metrics: _,
+                rollouts,
                 wanted: _,
             } = self;
             let source = source.ok_or(ReloadError::NoFile)?;
@@ -112,6 +116,7 @@ impl Reloader {
             if control.propose(call).await?.generation == before {
                 info!("configuration reloaded; nothing has changed");
             }
+            rollouts.configure(new.rollouts.clone());
             *in_force = new;
             // The files were checked a moment ago.
             let renewing = tokio::task::spawn_blocking(move || {

@@ -19,6 +19,11 @@ impl FromIterator<(OsString, OsString)> for Environment {
 }
 
 impl Environment {
+    /// The value of a variable.
+    pub(super) fn get(&self, name: &str) -> Option<&str> {
+        self.0.get(name).map(String::as_str)
+    }
+
     /// Fills in `${NAME}` and `${NAME:-default}`; `$${` is a literal `${`. `None` if there is nothing to fill in.
     pub(super) fn expand(&self, text: &str) -> Result<Option<String>, String> {
         if !text.contains("${") {

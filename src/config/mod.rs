@@ -14,6 +14,8 @@ mod listeners;
 mod pins;
 mod policy;
 mod reader;
+mod rollout_stages;
+mod rollouts;
 mod schema;
 mod services;
 mod settings;
@@ -47,7 +49,9 @@ use crate::{
     downstream::{self, Listener, Timeouts},
     model::{OwnAddress, OwnAddressKind, OwnAddresses},
     net::is_local,
-    proxy, upstream,
+    proxy,
+    rollout::RolloutSettings,
+    upstream,
 };
 
 /// A checked configuration.
@@ -91,6 +95,8 @@ pub struct Config {
     pub shutdown_delay: Duration,
     /// How long requests may take to end then.
     pub shutdown_patience: Duration,
+    /// The plans of deployments.
+    pub rollouts: RolloutSettings,
 }
 
 /// How many connections one client address may have.
@@ -204,7 +210,8 @@ impl ConfigSource {
     fn check_files(&self, sources: &Sources) -> Result<Loaded, Vec<Diagnostic>> {
         let diagnostics = Diagnostics::new(&sources.files);
         let table = sources.parse(&self.environment, &diagnostics);
-        let read = |it| Config::read(&Section::root(it, &diagnostics), &diagnostics);
+        let read =
+            |it| Config::read(&Section::root(it, &diagnostics), &diagnostics, &self.environment);
         match (table.as_ref().and_then(read), diagnostics.has_errors()) {
             (Some(config), false) => {
                 let warnings = diagnostics.into_sorted();
@@ -229,7 +236,11 @@ impl Config {
         source.check(text.to_owned()).map(|it| it.config)
     }
 
-    fn read(root: &Section<'_>, diagnostics: &Diagnostics<'_>) -> Option<Self> {
+    fn read(
+        root: &Section<'_>,
+        diagnostics: &Diagnostics<'_>,
+        environment: &Environment,
+    ) -> Option<Self> {
         // A known key; it was followed when the files were read.
         root.list("include", Vec::new(), |_| Ok(()));
         let state_dir = root.read("state_dir", diagnostics.folder(0).join("state"), settings::path);
@@ -252,6 +263,8 @@ impl Config {
         let (shutdown_delay, shutdown_patience) = settings::shutdown(&root.section("shutdown"));
         let own = own_addresses(listeners.iter().map(|it| it.address), &admin.listen);
         let services = services::services(root, &own, admin.require_token);
+        let known: Vec<_> = services.keys().cloned().collect();
+        let rollouts = rollouts::rollouts(root, &known, environment);
         root.finish();
         let mut catalog = services::catalog(services, diagnostics, root)?;
         catalog.internal = clients.internal;
@@ -286,6 +299,7 @@ impl Config {
             names,
             shutdown_delay,
             shutdown_patience,
+            rollouts,
         })
     }
 
@@ -312,6 +326,7 @@ impl Config {
             names,
             shutdown_delay,
             shutdown_patience,
+            rollouts: _,
         } = new;
         let same_times =
             upstream::ConnectionSettings { idle_max: self.upstream.idle_max, ..*upstream };

@@ -207,6 +207,26 @@ impl<'a> Section<'a> {
         items.iter().enumerate().filter_map(read).collect()
     }
 
+    /// The whole numbers of a list, each within bounds. A mistake in one does not hide those in the others.
+    pub(super) fn numbers(
+        &self,
+        key: &'static str,
+        bounds: std::ops::RangeInclusive<usize>,
+    ) -> Vec<usize> {
+        let Some(value) = self.find(key) else { return Vec::new() };
+        let Some(items) = value.get_ref().as_array() else {
+            let found = value.get_ref().type_str();
+            self.note(key, format_args!("expected a list of whole numbers, found {found}"));
+            return Vec::new();
+        };
+        let read = |(place, item): (usize, &'a Spanned<DeValue<'a>>)| {
+            let name = format!("{}[{place}]", self.name(key));
+            let number = whole(self.value(item), bounds.clone());
+            number.map_err(|what| self.diagnostics.error(item.span(), &name, what)).ok()
+        };
+        items.iter().enumerate().filter_map(read).collect()
+    }
+
     fn note_no_list(&self, key: &'static str, value: &Spanned<DeValue<'_>>) {
         let found = value.get_ref().type_str();
         self.note(

@@ -10,8 +10,8 @@ use serde_json::{Map, Value, json};
 use self::keys::{
     ENDPOINT, PAGE, ROOT, SchemaKey,
     ValueKind::{
-        self, Duration, DurationOrNone, Endpoints, Flag, Named, Pages, Path, Size, StringTable,
-        Strings, Table, Tables, Text, Whole, WholeOr, WordList, Words,
+        self, Duration, DurationOrNone, Endpoints, Flag, Named, Numbers, Pages, Path, Size,
+        StringTable, Strings, Table, Tables, Text, Whole, WholeOr, WordList, Words,
     },
 };
 use crate::proxy::PAGE_STATUSES;
@@ -50,6 +50,7 @@ fn value(kind: &ValueKind) -> Map<String, Value> {
         }
         Flag => json!({"anyOf": [{"type": "boolean"}, variable]}),
         Words(words) => json!({"anyOf": [{"enum": words}, variable]}),
+        Numbers(low, high) => json!({"type": "array", "items": whole(low, high)}),
         Strings => json!({"type": "array", "items": {"type": "string"}}),
         WordList(words) => {
             json!({"type": "array", "items": {"anyOf": [{"enum": words}, variable]}})

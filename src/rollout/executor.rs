@@ -99,7 +99,7 @@ async fn turn(rollouts: &Rollouts, id: &RolloutId, own: &mut Option<Step>) -> Tu
         Next::Stop(step) => {
             // It does not run in this process: nothing but a helper of an earlier one may be left of it.
             end_child(&record, step).await;
-            let error = stop_reason(&record).unwrap_or_else(|| "stopped".to_owned());
+            let error = record.stop_reason().unwrap_or_else(|| "stopped".to_owned());
             write(rollouts, id, Event::Failed { step, failure: Failure::maybe_done(error) }).await;
             Turn::Next
         }
@@ -239,7 +239,7 @@ async fn stop_requested(rollouts: &Rollouts, id: &RolloutId, step: Step) -> Stri
             && let Ok(machine) = record.machine()
         {
             if machine.next() == Next::Stop(step) {
-                return stop_reason(&record).unwrap_or_else(|| "stopped".to_owned());
+                return record.stop_reason().unwrap_or_else(|| "stopped".to_owned());
             }
             if let Some(reason) = taken_back(&record, &state, &applied) {
                 return reason;
@@ -249,18 +249,6 @@ async fn stop_requested(rollouts: &Rollouts, id: &RolloutId, step: Step) -> Stri
             return std::future::pending().await;
         }
     }
-}
-
-/// Why a rollout is to be undone, by its last event.
-fn stop_reason(record: &Record) -> Option<String> {
-    record.entries.iter().rev().find_map(|it| match &it.event {
-        Event::Cancelled { by, reason: Some(reason) } => {
-            Some(format!("cancelled by {by}: {reason}"))
-        }
-        Event::Cancelled { by, reason: None } => Some(format!("cancelled by {by}")),
-        Event::TakenBack { reason } => Some(reason.clone()),
-        _ => None,
-    })
 }
 
 /// Why the promotion of a rollout does not stand any more, although the rollout has not taken it back.

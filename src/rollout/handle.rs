@@ -19,7 +19,7 @@ use crate::{
         Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, Idempotency,
         PromotionTerms, ReasonKind, RefusalReason, RolloutChange, RolloutStep,
     },
-    model::{Color, RolloutId, ServiceName, Version, WeightedEndpoint},
+    model::{Color, Generation, RolloutId, ServiceName, Version, WeightedEndpoint},
     release::{Release, ReleaseError},
     store::RolloutState,
 };
@@ -29,7 +29,6 @@ use crate::{
 pub struct Rollouts {
     release: Release,
     settings: Arc<Mutex<Arc<RolloutSettings>>>,
-    helper: HelperProgram,
     board: Board,
 }
 
@@ -42,6 +41,8 @@ pub struct RolloutSettings {
     pub exec: bool,
     /// The environment variables that plans name as secrets.
     pub environment: BTreeMap<String, String>,
+    /// The program of the helper that runs commands.
+    pub helper: HelperProgram,
 }
 
 /// What a rollout is begun with.
@@ -57,6 +58,8 @@ pub struct BeginCall {
     pub confirm_within: Option<Duration>,
     /// The caller.
     pub actor: Actor,
+    /// The generations that it was decided on. `None` for any.
+    pub if_generation: Option<Vec<Generation>>,
     /// Its idempotency key.
     pub idempotency: Option<Idempotency>,
 }
@@ -136,9 +139,9 @@ pub struct KnownRollout {
 impl Rollouts {
     /// The rollouts of a release.
     #[must_use]
-    pub fn new(release: Release, settings: RolloutSettings, helper: HelperProgram) -> Self {
+    pub fn new(release: Release, settings: RolloutSettings) -> Self {
         let settings = Arc::new(Mutex::new(Arc::new(settings)));
-        Self { release, settings, helper, board: Board::default() }
+        Self { release, settings, board: Board::default() }
     }
 
     /// Uses other plans from now on. Rollouts in progress have copies of theirs.
@@ -162,10 +165,6 @@ impl Rollouts {
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
-    }
-
-    pub(super) fn helper(&self) -> &HelperProgram {
-        &self.helper
     }
 
     /// The plan of this name.
@@ -247,6 +246,25 @@ impl Rollouts {
         Ok(record)
     }
 
+    /// The rollout that a call would begin, as it would be.
+    ///
+    /// # Errors
+    ///
+    /// Why it would be refused.
+    pub fn dry_run(&self, id: &RolloutId, call: &BeginCall) -> Result<KnownRollout, RolloutError> {
+        let record = self.prepare(id, call)?;
+        let state = RolloutState {
+            version: 0,
+            owner: call.actor.shown().into(),
+            services: call.services.keys().cloned().collect(),
+            ended_at: None,
+            promoted: None,
+            before: Vec::new(),
+            record: record.write().into(),
+        };
+        Ok(KnownRollout { state: Arc::new(state), record })
+    }
+
     /// Begins a rollout. Its stages are run by the runner. A repeated call with the same idempotency key returns the rollout
     /// that the first one began.
     ///
@@ -260,6 +278,7 @@ impl Rollouts {
         let services = call.services.keys().cloned().collect();
         let change = Change::Rollout(RolloutChange::Begin { owner: owner.into(), services });
         let request = ChangeRequest {
+            if_generation: call.if_generation,
             idempotency: call.idempotency,
             actor: Some(call.actor),
             reason: call.reason,

@@ -230,6 +230,17 @@ impl<'p> Machine<'p> {
         found.filter(|_| self.mode == Mode::Forward && !self.is_cancelled)
     }
 
+    /// Whether something that may have been done is not undone.
+    #[must_use]
+    pub fn has_something_left(&self) -> bool {
+        let is_left = |stage: usize| match &self.stages[stage].back {
+            Progress::Failed { .. } => true,
+            Progress::Pending => self.needs_undo(stage),
+            _ => false,
+        };
+        self.cause.is_some() && (0..self.stages.len()).any(is_left)
+    }
+
     /// What comes next.
     #[must_use]
     pub fn next(&self) -> Next {
@@ -271,7 +282,8 @@ impl<'p> Machine<'p> {
     }
 
     /// Whether a stage may have done something that can be undone.
-    fn needs_undo(&self, stage: usize) -> bool {
+    #[must_use]
+    pub fn needs_undo(&self, stage: usize) -> bool {
         let state = &self.stages[stage];
         let may_have_run = match &state.forward {
             Progress::Done { .. } | Progress::Running { .. } => true,

@@ -12,6 +12,7 @@ mod durations;
 mod event;
 mod executor;
 mod handle;
+mod left;
 mod machine;
 mod masking;
 mod own_state;
@@ -29,6 +30,7 @@ pub use self::{
     handle::{
         BeginCall, DeploymentCall, KnownRollout, RolloutError, RolloutSettings, Rollouts, new_id,
     },
+    left::left_to_do,
     machine::{Cause, Impossible, Machine, Next, Outcome, Progress, StageState, Stuck},
     plan::{
         Action, AfterPatience, AfterPromotion, Call, Drain, DrainGoal, Exec, Hold, IfFailed,

@@ -157,6 +157,19 @@ impl Record {
         self.entries.len() >= ENTRIES_MAX
     }
 
+    /// Why everything is to be undone, if a person or another change is the cause.
+    #[must_use]
+    pub fn stop_reason(&self) -> Option<String> {
+        self.entries.iter().rev().find_map(|it| match &it.event {
+            Event::Cancelled { by, reason: Some(reason) } => {
+                Some(format!("cancelled by {by}: {reason}"))
+            }
+            Event::Cancelled { by, reason: None } => Some(format!("cancelled by {by}")),
+            Event::TakenBack { reason } => Some(reason.clone()),
+            _ => None,
+        })
+    }
+
     /// The services that the plan promotes, with their colors.
     #[must_use]
     pub fn promoted_services(&self) -> Vec<(ServiceName, Color)> {

@@ -253,8 +253,8 @@ impl Running<'_> {
         for (name, value) in &exec.env {
             env.insert(name.clone(), values.fill(value, Place::Text).map_err(before)?);
         }
-        let helper = self.rollouts.helper();
-        let started = child::start(helper, command, env, exec.dir.clone(), OUTPUT_MAX).await;
+        let helper = self.rollouts.settings().helper.clone();
+        let started = child::start(&helper, command, env, exec.dir.clone(), OUTPUT_MAX).await;
         let started = started
             .map_err(|error| before(format!("{shown}: cannot start the helper: {error}")))?;
         // Before it may run anything: after a crash the helper is found by this.

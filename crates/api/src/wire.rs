@@ -3,9 +3,16 @@
 //! Colors, roles and times are strings, as on the wire: a client that is older than the server still reads
 //! a response that has new fields or new values.
 
+mod rollouts;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+
+pub use self::rollouts::{
+    DeploymentRequest, RolloutActionRequest, RolloutList, RolloutRequest, RolloutService,
+    RolloutStage, RolloutStatus, RolloutUndo,
+};
 
 /// The state of all services.
 #[derive(Clone, Debug, Deserialize, Serialize)]

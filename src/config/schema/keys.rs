@@ -18,6 +18,8 @@ pub(super) enum ValueKind {
     Flag,
     Words(&'static [&'static str]),
     Strings,
+    /// A list of whole numbers within bounds.
+    Numbers(u64, u64),
     /// A list of some of these words.
     WordList(&'static [&'static str]),
     Endpoints,
@@ -32,8 +34,8 @@ pub(super) enum ValueKind {
 }
 
 use ValueKind::{
-    Duration, DurationOrNone, Endpoints, Flag, Named, Pages, Path, Size, StringTable, Strings,
-    Table, Tables, Text, Whole, WholeOr, WordList, Words,
+    Duration, DurationOrNone, Endpoints, Flag, Named, Numbers, Pages, Path, Size, StringTable,
+    Strings, Table, Tables, Text, Whole, WholeOr, WordList, Words,
 };
 
 const COLORS: ValueKind = Words(&["blue", "green"]);
@@ -55,7 +57,111 @@ pub(super) const ROOT: &[SchemaKey] = &[
     ("shutdown", Table(SHUTDOWN), "The end of the process"),
     ("listener", Tables(LISTENER), "An address that clients connect to"),
     ("service", Named(SERVICE), "A service with its two pools"),
+    ("rollouts", Table(ROLLOUTS), "What deployments may do"),
+    ("rollout", Named(ROLLOUT), "A plan of a deployment"),
 ];
+const ROLLOUTS: &[SchemaKey] = &[("exec", Flag, "Whether stages may run commands")];
+const ROLLOUT: &[SchemaKey] = &[
+    (
+        "after_promotion",
+        Words(&["rollback", "keep"]),
+        "What a failure after the promotion leads to",
+    ),
+    ("if_interrupted", Words(&["undo", "wait"]), "What is done about a stage that may have run"),
+    ("secrets", Named(SECRET), "Secrets of the stages"),
+    ("stage", Tables(STAGE), "A stage"),
+];
+const SECRET: &[SchemaKey] = &[
+    ("file", Path, "The file with the secret in its first line"),
+    ("env", Text, "The environment variable with the secret"),
+];
+const STAGE: &[SchemaKey] = &[
+    ("name", Text, "Its name"),
+    (
+        "kind",
+        Words(&[
+            "call", "until", "exec", "pool", "gate", "approve", "promote", "drain", "watch",
+            "hold", "release",
+        ]),
+        "What it does",
+    ),
+    ("services", Strings, "Its services; by default all of the rollout"),
+    ("only_if", Text, "A CEL expression: the stage is skipped unless it is true"),
+    ("deadline", DurationOrNone, "The time for it, with all attempts"),
+    ("retry", Table(STAGE_RETRY), "How often it is tried"),
+    ("idempotent", Flag, "Whether it may be repeated if it may have run"),
+    ("undo", Table(UNDO), "How it is undone"),
+    URL,
+    AT,
+    PATH,
+    METHOD,
+    HEADERS,
+    BODY,
+    STATUS,
+    CONDITION,
+    SAVE,
+    TIMEOUT,
+    INTERVAL,
+    COMMAND,
+    ENV,
+    DIR,
+    ("healthy_within", DurationOrNone, "How long the stage waits until the endpoints are up"),
+    (
+        "confirm_within",
+        Duration,
+        "The promotion is taken back unless it is confirmed within this time",
+    ),
+    ("steps", Numbers(1, 100), "The steps of a gradual promotion, in percent"),
+    ("step_for", Duration, "How long each step lasts"),
+    ("until", Words(&["safe_to_stop", "drained"]), "What the stage waits for"),
+    ("patience", DurationOrNone, "How long it waits"),
+    (
+        "then",
+        Words(&["fail", "go_on", "end_streams", "wait"]),
+        "What follows when the patience is over",
+    ),
+    ("inconclusive", Words(&["pass", "fail"]), "What too few requests for a verdict mean"),
+    ("for", Duration, "How long the hold lasts at most"),
+];
+const UNDO: &[SchemaKey] = &[
+    ("kind", Words(&["call", "until", "exec", "pool"]), "What it does"),
+    ("deadline", DurationOrNone, "The time for it, with all attempts"),
+    ("retry", Table(STAGE_RETRY), "How often it is tried"),
+    ("idempotent", Flag, "Whether it may be repeated if it may have run"),
+    ("if_failed", Words(&["stop", "continue"]), "What its failure leads to"),
+    URL,
+    AT,
+    PATH,
+    METHOD,
+    HEADERS,
+    BODY,
+    STATUS,
+    CONDITION,
+    SAVE,
+    TIMEOUT,
+    INTERVAL,
+    COMMAND,
+    ENV,
+    DIR,
+];
+const STAGE_RETRY: &[SchemaKey] =
+    &[("attempts", Whole(1, 100), "Attempts"), ("delay", Duration, "Between two attempts")];
+const URL: SchemaKey = ("url", Text, "Where the request goes");
+const AT: SchemaKey =
+    ("at", Words(&["candidate", "active"]), "The pool of which each endpoint gets the request");
+const PATH: SchemaKey = ("path", Text, "The path of that request");
+const METHOD: SchemaKey = ("method", Text, "The method");
+const HEADERS: SchemaKey = ("headers", StringTable, "Headers");
+const BODY: SchemaKey = ("body", Text, "The body");
+const STATUS: SchemaKey = ("status", Strings, "The statuses that are expected");
+const CONDITION: SchemaKey =
+    ("condition", Text, "A CEL expression about the response that must be true");
+const SAVE: SchemaKey = ("save", StringTable, "Values for later stages, as CEL expressions");
+const TIMEOUT: SchemaKey = ("timeout", Duration, "The time for one request");
+const INTERVAL: SchemaKey = ("interval", Duration, "Between two requests");
+const COMMAND: SchemaKey = ("command", Strings, "The program and its arguments");
+const ENV: SchemaKey = ("env", StringTable, "Environment variables");
+const DIR: SchemaKey = ("dir", Path, "The working directory");
 const LOG: &[SchemaKey] = &[
     ("level", Text, "error, warn, info, debug, trace, off, or directives for modules"),
     ("format", Words(&["auto", "json", "text"]), "The form of a line"),

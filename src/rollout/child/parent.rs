@@ -18,7 +18,7 @@ use super::{
 use crate::rollout::event::ChildId;
 
 /// The program of the helper: this one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Eq, PartialEq)]
 pub struct HelperProgram(pub PathBuf);
 
 /// A helper that waits for the word to go.

@@ -1,0 +1,157 @@
+//! Rollouts as the API shows them.
+
+use flipgate_api::wire::{RolloutService, RolloutStage, RolloutStatus, RolloutUndo};
+
+use crate::{
+    control::timestamp,
+    model::RolloutId,
+    rollout::{
+        Cause, KnownRollout, Machine, Next, Outcome, Progress, Record, Rollouts, StageState,
+        left_to_do,
+    },
+};
+
+/// A rollout. One with a record that cannot be read is shown as stuck.
+pub(super) fn status_of(
+    rollouts: &Rollouts,
+    id: &RolloutId,
+    known: &KnownRollout,
+) -> RolloutStatus {
+    let KnownRollout { state, record } = known;
+    // It was checked when it was read.
+    let machine = record.machine().unwrap_or_else(|_| Machine::new(&record.plan));
+    let left_to_do = left_to_do(record, &machine, id.as_str());
+    let waiting = machine.waits_for_approval();
+    let waiting_for = match waiting {
+        Some(_) => Some(format!("an approval: flipgate rollout approve {id}")),
+        None => rollouts.board().get(id).filter(|_| state.is_running()),
+    };
+    let started = timestamp(record.began).to_string();
+    let services = record.services.iter().map(|(name, it)| {
+        let text = |it: &Option<crate::model::Version>| it.as_ref().map(ToString::to_string);
+        let service = RolloutService {
+            candidate: it.candidate.to_string(),
+            version: text(&it.version),
+            endpoints: it.endpoints.iter().map(|it| it.endpoint.to_string()).collect(),
+            active_version: text(&it.active_version),
+        };
+        (name.to_string(), service)
+    });
+    RolloutStatus {
+        id: id.to_string(),
+        state: word_of(&machine).to_owned(),
+        over: !state.is_running(),
+        version: state.version,
+        plan: record.plan.name.clone(),
+        owner: state.owner.to_string(),
+        reason: record.reason.clone(),
+        started,
+        ended: state.ended_at.map(|it| timestamp(it).to_string()),
+        services: services.collect(),
+        stages: stages(record, &machine, waiting),
+        cause: machine.cause().map(|it| cause(it).to_owned()),
+        error: error(record, &machine),
+        waiting_for,
+        left_to_do,
+    }
+}
+
+fn word_of(machine: &Machine<'_>) -> &'static str {
+    match machine.next() {
+        Next::Over(Outcome::Done) => "done",
+        Next::Over(Outcome::Undone) => "undone",
+        Next::Over(Outcome::Cancelled) => "cancelled",
+        Next::Person(_) => "stuck",
+        Next::Begin(_) | Next::Continue(_) | Next::Stop(_) if machine.is_undoing() => "undoing",
+        Next::Stop(_) => "undoing",
+        Next::Begin(_) | Next::Continue(_) => match machine.waits_for_approval() {
+            Some(_) => "waiting",
+            None => "running",
+        },
+    }
+}
+
+fn cause(cause: Cause) -> &'static str {
+    match cause {
+        Cause::Gate => "gate",
+        Cause::Failure => "failure",
+        Cause::Cancelled => "cancelled",
+        Cause::TakenBack => "taken_back",
+    }
+}
+
+/// Why everything is undone, in a sentence.
+fn error(record: &Record, machine: &Machine<'_>) -> Option<String> {
+    machine.cause()?;
+    let failed = record.plan.stages.iter().zip(machine.stages()).find_map(|(stage, state)| {
+        match &state.forward {
+            Progress::Failed { failure, .. } => {
+                Some(format!("stage `{}`: {}", stage.name, failure.error))
+            }
+            _ => None,
+        }
+    });
+    failed.or_else(|| record.stop_reason())
+}
+
+fn stages(record: &Record, machine: &Machine<'_>, waiting: Option<usize>) -> Vec<RolloutStage> {
+    let stages = record.plan.stages.iter().zip(machine.stages()).enumerate();
+    let stage = |(place, (stage, state)): (usize, (&crate::rollout::Stage, &StageState))| {
+        let (started, ended) = times(&state.forward);
+        let (note, error, output) = match &state.forward {
+            Progress::Done { note, .. } => (note.clone(), None, None),
+            Progress::Failed { failure, .. } => {
+                (None, Some(failure.error.clone()), failure.output.clone())
+            }
+            _ => (None, None, None),
+        };
+        RolloutStage {
+            name: stage.name.clone(),
+            kind: stage.action.kind().to_owned(),
+            state: stage_state(state, waiting == Some(place)).to_owned(),
+            started,
+            ended,
+            note,
+            error,
+            output,
+            undo: undo(&state.back),
+        }
+    };
+    stages.map(stage).collect()
+}
+
+fn stage_state(state: &StageState, is_waiting: bool) -> &'static str {
+    match (&state.back, &state.forward) {
+        (Progress::Running { .. }, _) => "undoing",
+        (Progress::Done { .. }, _) => "undone",
+        (Progress::Failed { .. }, _) => "undo_failed",
+        (_, Progress::Pending) => "pending",
+        (_, Progress::Running { .. }) if is_waiting => "waiting",
+        (_, Progress::Running { .. }) => "running",
+        (_, Progress::Done { .. }) => "done",
+        (_, Progress::Failed { .. }) => "failed",
+        (_, Progress::Skipped) => "skipped",
+    }
+}
+
+fn undo(progress: &Progress) -> Option<RolloutUndo> {
+    let (started, ended) = times(progress);
+    let (state, error, output) = match progress {
+        Progress::Pending | Progress::Skipped => return None,
+        Progress::Running { .. } => ("running", None, None),
+        Progress::Done { .. } => ("done", None, None),
+        Progress::Failed { failure, .. } => {
+            ("failed", Some(failure.error.clone()), failure.output.clone())
+        }
+    };
+    Some(RolloutUndo { state: state.to_owned(), started: started?, ended, error, output })
+}
+
+fn times(progress: &Progress) -> (Option<String>, Option<String>) {
+    let text = |it: u64| Some(timestamp(it).to_string());
+    match progress {
+        Progress::Pending | Progress::Skipped => (None, None),
+        Progress::Running { since, .. } => (text(*since), None),
+        Progress::Done { time, .. } | Progress::Failed { time, .. } => (text(time.0), text(time.1)),
+    }
+}
