@@ -10,7 +10,7 @@ use super::{
     arguments::{self, ChangeArguments, ConfigArguments, PoolName, StepArguments, count},
     audit,
     check_samples::ManifestArgument,
-    gates, intake, pins, state,
+    deploy, gates, intake, pins, rollouts, state,
 };
 
 #[derive(Debug, Subcommand)]
@@ -119,6 +119,37 @@ pub(super) enum Command {
         #[command(flatten)]
         arguments: ChangeArguments,
     },
+    /// Deploy versions by a plan: set the pools, run the gates, promote, drain, watch; and undo all of it on a failure
+    ///
+    /// The stages run in Flipgate. A lost connection loses nothing: `flipgate deploy --resume ID` looks on. Without a plan in
+    /// the configuration, the built-in one sets the pools, waits until they are healthy, runs the gates, promotes, and waits for
+    /// the drain and the watch.
+    #[command(
+        after_help = "Examples:\n  flipgate deploy web --version 8.0 --endpoint 10.0.0.8:9000\n  \
+                      flipgate deploy web=8.0@10.0.0.8:9000 api=8.0@10.0.0.9:9000 --plan nightly\n  \
+                      flipgate deploy web --version 8.0 --endpoint 10.0.0.8:9000 --dry-run\n  \
+                      flipgate deploy --resume 20261129-081502-k7q2\n\n\
+                      Exit code: 0 done, 1 no connection, 2 usage, 3 refused by a gate or before anything began (nothing has changed),\n\
+                      6 failed and undone, 7 failed and not fully undone, 130 detached by a signal"
+    )]
+    Deploy(deploy::DeployArguments),
+    /// List the rollouts in progress, and the last ones
+    #[command(after_help = "Example: flipgate rollouts")]
+    Rollouts {
+        #[command(flatten)]
+        admin: CallerArguments,
+        #[command(flatten)]
+        output: OutputArguments,
+    },
+    /// Show a rollout, or decide about it
+    #[command(after_help = "Examples:\n  flipgate rollout 20261129-081502-k7q2\n  \
+                      flipgate rollout 20261129-081502-k7q2 --wait 10m\n  \
+                      flipgate rollout cancel 20261129-081502-k7q2\n\n\
+                      Exit code: 0 shown or done, 3 not possible now; with --wait that of `flipgate deploy`, and 5 if it is not over")]
+    Rollout(rollouts::RolloutArguments),
+    /// Run the command of a stage (used by Flipgate itself)
+    #[command(name = crate::rollout::HELPER, hide = true, after_help = "Example: only Flipgate starts it")]
+    RunCommand,
     /// Run the gates of a service as a promotion would, and change nothing
     #[command(after_help = "Examples:\n  flipgate gate web\n  \
                             flipgate gate web=green --json | jq '.gates[] | select(.passed | not)'\n\n\

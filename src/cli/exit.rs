@@ -15,6 +15,12 @@ pub(super) const REFUSED: u8 = 3;
 pub(super) const STALE: u8 = 4;
 /// Not drained or not healthy in time.
 pub(super) const NOT_IN_TIME: u8 = 5;
+/// A rollout has failed, and everything is undone.
+pub(super) const UNDONE: u8 = 6;
+/// A rollout has failed, and not everything is undone.
+pub(super) const NOT_UNDONE: u8 = 7;
+/// Ended by a signal; what was begun goes on.
+pub(super) const INTERRUPTED: u8 = 130;
 
 /// A command that failed: the text for standard error, which may be empty, and the exit code.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ mod changes;
 mod check;
 mod check_samples;
 mod commands;
+mod deploy;
 mod drain;
 mod events;
 mod exit;
@@ -19,6 +20,8 @@ mod output;
 mod pending;
 mod pins;
 mod pools;
+mod rollout_text;
+mod rollouts;
 mod run;
 mod state;
 mod status;
@@ -96,6 +99,10 @@ fn dispatch(
         Command::Pins(pins::PinsCommand::Rotate { admin, output }) => {
             online(pins::rotate(&admin, output, verbosity))
         }
+        Command::Deploy(arguments) => online(deploy::deploy(arguments)),
+        Command::Rollouts { admin, output } => online(rollouts::rollouts(&admin, output)),
+        Command::Rollout(arguments) => online(rollouts::rollout(arguments)),
+        Command::RunCommand => Ok(crate::rollout::run_helper()),
         Command::Hold(arguments) => online(intake::hold(arguments, verbosity)),
         Command::Release(arguments) => online(intake::release(arguments, verbosity)),
         Command::Maintenance(arguments) => online(intake::maintenance(arguments, verbosity)),

@@ -10,7 +10,7 @@ use crate::{
     wire::{
         ApproveRequest, ConfirmRequest, DrainStatus, EndStreamsRequest, GateRequest, GateStatus,
         HoldRequest, MaintenanceRequest, PoolRequest, PromoteRequest, ReleaseRequest,
-        RollbackRequest, Status,
+        RollbackRequest, RolloutActionRequest, RolloutList, RolloutRequest, RolloutStatus, Status,
     },
 };
 
@@ -30,6 +30,12 @@ impl Call<'static> {
     #[must_use]
     pub fn rollback(request: &RollbackRequest) -> Self {
         Self::post("/v1/rollback", json(request))
+    }
+
+    /// Begins a rollout.
+    #[must_use]
+    pub fn begin_rollout(request: &RolloutRequest) -> Self {
+        Self::post("/v1/rollouts", json(request))
     }
 }
 
@@ -102,6 +108,50 @@ impl Caller {
         request: &ApproveRequest,
     ) -> Result<Status, CallError> {
         self.call(Call::post(&format!("/v1/services/{service}/approve"), json(request))).await
+    }
+
+    /// The rollouts in progress, and the last ones.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn rollouts(&self) -> Result<RolloutList, CallError> {
+        self.call(Call::get("/v1/rollouts")).await
+    }
+
+    /// A rollout. With `wait`, when it is over or needs a person; with `since`, when it has another version. At the latest after
+    /// `wait`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`].
+    pub async fn rollout(
+        &self,
+        id: &str,
+        wait: Duration,
+        since: Option<u64>,
+    ) -> Result<RolloutStatus, CallError> {
+        let mut path = format!("/v1/rollouts/{id}?wait={}ms", wait.as_millis());
+        if wait.is_zero() {
+            path = format!("/v1/rollouts/{id}");
+        } else if let Some(since) = since {
+            path += &format!("&since={since}");
+        }
+        self.call(Call { wait, ..Call::get(&path) }).await
+    }
+
+    /// Decides about a rollout: `cancel`, `approve`, `confirm` or `retry`.
+    ///
+    /// # Errors
+    ///
+    /// [`CallError`]; also if that is not possible now.
+    pub async fn change_rollout(
+        &self,
+        id: &str,
+        verb: &str,
+        request: &RolloutActionRequest,
+    ) -> Result<RolloutStatus, CallError> {
+        self.call(Call::post(&format!("/v1/rollouts/{id}/{verb}"), json(request))).await
     }
 
     /// Confirms promotions.
