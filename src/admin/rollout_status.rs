@@ -5,10 +5,7 @@ use flipgate_api::wire::{RolloutService, RolloutStage, RolloutStatus, RolloutUnd
 use crate::{
     control::timestamp,
     model::RolloutId,
-    rollout::{
-        Cause, KnownRollout, Machine, Next, Outcome, Progress, Record, Rollouts, StageState,
-        left_to_do,
-    },
+    rollout::{Cause, KnownRollout, Machine, Progress, Record, Rollouts, StageState, left_to_do},
 };
 
 /// A rollout. One with a record that cannot be read is shown as stuck.
@@ -39,7 +36,7 @@ pub(super) fn status_of(
     });
     RolloutStatus {
         id: id.to_string(),
-        state: word_of(&machine).to_owned(),
+        state: machine.state().to_owned(),
         over: !state.is_running(),
         version: state.version,
         plan: record.plan.name.clone(),
@@ -50,24 +47,9 @@ pub(super) fn status_of(
         services: services.collect(),
         stages: stages(record, &machine, waiting),
         cause: machine.cause().map(|it| cause(it).to_owned()),
-        error: error(record, &machine),
+        error: machine.cause().and_then(|_| record.error()),
         waiting_for,
         left_to_do,
-    }
-}
-
-fn word_of(machine: &Machine<'_>) -> &'static str {
-    match machine.next() {
-        Next::Over(Outcome::Done) => "done",
-        Next::Over(Outcome::Undone) => "undone",
-        Next::Over(Outcome::Cancelled) => "cancelled",
-        Next::Person(_) => "stuck",
-        Next::Begin(_) | Next::Continue(_) | Next::Stop(_) if machine.is_undoing() => "undoing",
-        Next::Stop(_) => "undoing",
-        Next::Begin(_) | Next::Continue(_) => match machine.waits_for_approval() {
-            Some(_) => "waiting",
-            None => "running",
-        },
     }
 }
 
@@ -78,20 +60,6 @@ fn cause(cause: Cause) -> &'static str {
         Cause::Cancelled => "cancelled",
         Cause::TakenBack => "taken_back",
     }
-}
-
-/// Why everything is undone, in a sentence.
-fn error(record: &Record, machine: &Machine<'_>) -> Option<String> {
-    machine.cause()?;
-    let failed = record.plan.stages.iter().zip(machine.stages()).find_map(|(stage, state)| {
-        match &state.forward {
-            Progress::Failed { failure, .. } => {
-                Some(format!("stage `{}`: {}", stage.name, failure.error))
-            }
-            _ => None,
-        }
-    });
-    failed.or_else(|| record.stop_reason())
 }
 
 fn stages(record: &Record, machine: &Machine<'_>, waiting: Option<usize>) -> Vec<RolloutStage> {

@@ -27,6 +27,10 @@ fn lines(name: &str, service: &ServiceStatus) -> Vec<String> {
     }
     lines.extend(share_line(name, service));
     lines.extend(share_end_line(name, service));
+    if let Some(rollout) = &service.rollout {
+        let id = escape(rollout);
+        lines.push(format!("{name}: rollout {id} is in progress: `flipgate rollout {id}`"));
+    }
     if let Some(until) = &service.confirm_by {
         lines.push(format!(
             "{name}: {active} will be rolled back at {} unless you run `flipgate confirm {name}`",

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, fmt};
 use jiff::Timestamp;
 use serde::Serialize;
 
-use super::share_events::ShareEvent;
+use super::{rollout_events::RolloutEvent, share_events::ShareEvent};
 use crate::{
     model::{Color, Generation, ServiceName, StreamEnd, StreamKind},
     upstream::EndpointEvent,
@@ -255,6 +255,9 @@ pub enum EventKind {
     /// An event of a gradual promotion.
     #[serde(untagged)]
     Share(ShareEvent),
+    /// An event of a rollout.
+    #[serde(untagged)]
+    Rollout(RolloutEvent),
     /// An event of endpoints.
     #[serde(untagged)]
     Endpoint(EndpointEvent),
@@ -336,6 +339,7 @@ impl EventKind {
             Self::Stopping => "stopping",
             Self::Missed { .. } => "missed",
             Self::Share(event) => event.name(),
+            Self::Rollout(event) => event.name(),
             Self::Endpoint(event) => event.name(),
         }
     }

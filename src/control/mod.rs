@@ -28,6 +28,7 @@ mod reasons;
 mod reconcile;
 mod refusals;
 mod removed;
+mod rollout_events;
 mod rollouts;
 mod share_events;
 mod share_steps;
@@ -54,6 +55,7 @@ pub use self::{
     pin_terms::random_secret,
     planned::PlannedPromotion,
     reasons::{ReasonKind, RefusalReason},
+    rollout_events::RolloutEvent,
     rollouts::{RolloutChange, RolloutStep, still_promoted},
     share_events::ShareEvent,
     share_steps::ShareSteps,

@@ -1,7 +1,7 @@
 //! A snapshot of all services at one moment.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     net::SocketAddr,
     sync::Arc,
     time::{Duration, Instant},
@@ -18,7 +18,7 @@ use super::{
 use crate::{
     continuity::{FirstToken, HoldSnapshot, Maintenance},
     metrics::{EndpointGauges, PoolGauges, ServiceGauges},
-    model::{Color, Endpoint, Generation, Health, Role, ServiceName, Source, Version},
+    model::{Color, Endpoint, Generation, Health, Role, RolloutId, ServiceName, Source, Version},
     store::{Revision, ServiceState, ShareEnd, ShareState},
     switch::Ledger,
     upstream::{EndpointHealth, EndpointState, Pool, ServicePools, ServiceSwitch},
@@ -52,6 +52,8 @@ pub struct ServiceSnapshot {
     pub share: Option<ShareSnapshot>,
     /// How the last gradual promotion was taken back, while nothing has replaced it.
     pub share_end: Option<ShareEnd>,
+    /// The rollout in progress.
+    pub rollout: Option<RolloutId>,
     /// Its hold, while requests wait.
     pub hold: Option<HoldSnapshot>,
     /// Its maintenance.
@@ -153,6 +155,9 @@ impl StatusSnapshot {
         services: impl Iterator<Item = &'a ServiceName>,
     ) -> Self {
         let state = &applied.state;
+        let running = state.rollouts.iter().filter(|(_, it)| it.is_running());
+        let rollouts: HashMap<&ServiceName, &RolloutId> =
+            running.flat_map(|(id, it)| it.services.iter().map(move |it| (it, id))).collect();
         let picture = |name: &ServiceName, pools: &ServicePools| {
             let known = state.services.get(name).map(|it| &**it);
             let is_damaged = state.damaged.contains_key(name);
@@ -176,6 +181,7 @@ impl StatusSnapshot {
                     .map(|it| timestamp(it.until)),
                 share: known.and_then(|it| it.share.as_ref()).map(ShareSnapshot::of),
                 share_end: known.and_then(|it| it.share_end.clone()),
+                rollout: rollouts.get(name).map(|it| RolloutId::clone(it)),
                 hold: hold_snapshot(switch, name),
                 maintenance: state.maintenance.get(name).cloned(),
                 blue: pool(&pools.blue),

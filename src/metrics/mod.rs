@@ -52,6 +52,8 @@ pub struct Metrics {
     reload_success: IntGauge,
     reload_timestamp: IntGauge,
     promotions: IntCounterVec,
+    rollouts: IntCounterVec,
+    rollouts_running: IntGaugeVec,
     task_deaths: IntCounterVec,
     state_writable: IntGauge,
     drain_duration: HistogramVec,
@@ -233,6 +235,16 @@ impl Metrics {
                 "Promotions and rollbacks by their result: promoted, refused, stale or failed",
                 &["result", "kind"],
             )?,
+            rollouts: counters(
+                "rollouts_total",
+                "Rollouts that are over, by plan and result: done, undone or cancelled",
+                &["plan", "result"],
+            )?,
+            rollouts_running: gauges(
+                "rollouts_running",
+                "Rollouts that are not over, by state: running, undoing, waiting (for a person) or stuck",
+                &["state"],
+            )?,
             task_deaths: counters(
                 "task_panics_total",
                 "Tasks that have panicked or ended too early. `control` and `worker` end the process; a \
@@ -313,6 +325,17 @@ impl Metrics {
     /// Counts a promotion or rollback.
     pub fn promotion(&self, kind: PromotionKind, result: PromotionResult) {
         self.promotions.with_label_values(&[result.as_str(), kind.as_str()]).inc();
+    }
+
+    /// Counts a rollout that is over.
+    pub fn rollout_ended(&self, plan: &str, result: &'static str) {
+        self.rollouts.with_label_values(&[plan, result]).inc();
+    }
+
+    /// Sets how many rollouts are in a state, which is a word of a fixed list.
+    pub fn rollouts_running(&self, state: &'static str, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.rollouts_running.with_label_values(&[state]).set(count);
     }
 
     /// Sets the gauge of a limit. `limit` is a word of a fixed list.

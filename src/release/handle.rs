@@ -93,6 +93,12 @@ impl Release {
         &self.control
     }
 
+    /// The metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.metrics
+    }
+
     pub(super) fn evaluator(&self) -> &Evaluator {
         &self.evaluator
     }

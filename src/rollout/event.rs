@@ -21,6 +21,8 @@ pub struct Entry {
 pub enum Event {
     /// A stage, or its undo, begins. Written before it does anything.
     Began(Step),
+    /// A stage that had begun in an earlier process, and has no end, is done again.
+    Repeated(Step),
     /// A helper was started for the command of a stage. Written before the helper may run the command.
     Child {
         /// The stage.

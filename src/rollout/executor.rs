@@ -169,7 +169,9 @@ async fn resume(
     };
     info!(rollout = %id, stage = stage.name, repeated = is_harmless, "stage was interrupted");
     if is_harmless {
-        *own = Some(step);
+        if write(rollouts, id, Event::Repeated(step)).await {
+            *own = Some(step);
+        }
         return;
     }
     let failure = Failure {

@@ -10,14 +10,15 @@ use super::{
     board::Board,
     child::HelperProgram,
     event::{Entry, Event},
-    machine::{Impossible, Next},
+    events::of_last_entry,
+    machine::{Impossible, Machine, Next},
     plan::{Plan, SecretSource},
     record::{Deployment, Owner, Record, RecordError},
 };
 use crate::{
     control::{
-        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, Idempotency,
-        PromotionTerms, ReasonKind, RefusalReason, RolloutChange, RolloutStep,
+        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind, Idempotency,
+        PromotionTerms, ReasonKind, RefusalReason, RolloutChange, RolloutEvent, RolloutStep,
     },
     model::{Color, Generation, RolloutId, ServiceName, Version, WeightedEndpoint},
     release::{Release, ReleaseError},
@@ -275,6 +276,7 @@ impl Rollouts {
         let id = new_id();
         let record = self.prepare(&id, &call)?;
         let owner = call.actor.shown();
+        let record_owner = owner.clone();
         let services = call.services.keys().cloned().collect();
         let change = Change::Rollout(RolloutChange::Begin { owner: owner.into(), services });
         let request = ChangeRequest {
@@ -299,6 +301,17 @@ impl Rollouts {
             }),
             _ => None,
         };
+        if begun.is_none() {
+            let Record { plan, services, reason, .. } = &record;
+            let event = RolloutEvent::RolloutStarted {
+                rollout: id.to_string(),
+                plan: plan.name.clone(),
+                services: services.keys().cloned().collect(),
+                by: record_owner,
+                reason: reason.clone(),
+            };
+            self.control().events().publish(EventKind::Rollout(event));
+        }
         Ok((begun.unwrap_or(id), done))
     }
 
@@ -353,6 +366,8 @@ impl Rollouts {
     ) -> Result<ChangeOutcome, RolloutError> {
         loop {
             let KnownRollout { state, mut record } = self.find(id)?;
+            let plan = record.plan.clone();
+            let before = Machine::replay(&plan, &record.entries);
             let impossible = |why| RolloutError::Impossible { id: id.clone(), why };
             if !state.is_running() {
                 return Err(impossible(Impossible::Over));
@@ -382,13 +397,30 @@ impl Rollouts {
                 _ => self.control().propose(request).await.map_err(ReleaseError::from),
             };
             match made {
-                Ok(done) => return Ok(done),
+                Ok(done) => {
+                    if let Ok(before) = before {
+                        self.publish(id, &record, &before);
+                    }
+                    return Ok(done);
+                }
                 Err(error) if has_moved(&error) => {}
                 // Another change of any service was applied while the gates ran.
                 Err(ReleaseError::Change(ChangeError::Stale { .. })) => {}
                 Err(ReleaseError::Change(error)) => return Err(error.into()),
                 Err(error) => return Err(error.into()),
             }
+        }
+    }
+}
+
+impl Rollouts {
+    /// Publishes what the last entry of a record means.
+    fn publish(&self, id: &RolloutId, record: &Record, before: &Machine<'_>) {
+        for event in of_last_entry(id.as_str(), record, before) {
+            self.control().events().publish(EventKind::Rollout(event));
+        }
+        if let Ok(Next::Over(outcome)) = record.machine().map(|it| it.next()) {
+            self.release.metrics().rollout_ended(&record.plan.name, outcome.word());
         }
     }
 }
@@ -402,7 +434,7 @@ fn has_moved(error: &ReleaseError) -> bool {
 /// Why the last event of a record is not possible.
 fn why_not(record: &Record, event: &Event) -> Impossible {
     let before = &record.entries[..record.entries.len() - 1];
-    let machine = super::machine::Machine::replay(&record.plan, before);
+    let machine = Machine::replay(&record.plan, before);
     let tried = machine.map_err(|it| it.1).and_then(|mut it| it.apply(event, 0));
     tried.err().unwrap_or(Impossible::Over)
 }
@@ -419,6 +451,7 @@ fn describe(record: &Record, event: &Event) -> String {
     };
     match event {
         Event::Began(step) => format!("{} begins", name(step)),
+        Event::Repeated(step) => format!("{} is repeated", name(step)),
         Event::Child { step, child } => format!("{}: helper {}", name(step), child.pid),
         Event::Made(step) => format!("{}: made", name(step)),
         Event::Done { step, .. } => format!("{} is done", name(step)),

@@ -39,6 +39,8 @@ pub struct StageState {
     pub is_made: bool,
     /// Whether a person has approved it.
     pub is_approved: bool,
+    /// Whether an earlier attempt may have done something, whatever the last one did.
+    pub may_have_run: bool,
 }
 
 /// Where the doing or the undoing of a stage is.
@@ -187,6 +189,22 @@ impl<'p> Machine<'p> {
         &self.stages
     }
 
+    /// Where the rollout is, in a word: `running`, `waiting` (for an approval), `undoing`, `stuck`, `done`, `undone` or
+    /// `cancelled`.
+    #[must_use]
+    pub fn state(&self) -> &'static str {
+        match self.next() {
+            Next::Over(outcome) => outcome.word(),
+            Next::Person(_) => "stuck",
+            Next::Stop(_) => "undoing",
+            Next::Begin(_) | Next::Continue(_) if self.is_undoing() => "undoing",
+            Next::Begin(_) | Next::Continue(_) => match self.waits_for_approval() {
+                Some(_) => "waiting",
+                None => "running",
+            },
+        }
+    }
+
     /// Why everything is undone, if it is.
     #[must_use]
     pub fn cause(&self) -> Option<Cause> {
@@ -288,7 +306,7 @@ impl<'p> Machine<'p> {
         let may_have_run = match &state.forward {
             Progress::Done { .. } | Progress::Running { .. } => true,
             Progress::Failed { failure, .. } => !failure.nothing_done || state.is_made,
-            Progress::Pending | Progress::Skipped => false,
+            Progress::Pending | Progress::Skipped => state.may_have_run,
         };
         let stage = &self.plan.stages[stage];
         match &stage.undo {
@@ -315,6 +333,10 @@ impl<'p> Machine<'p> {
                     return Err(Impossible::OtherPoint(*step));
                 }
                 *progress = Progress::Running { since: at, child: None };
+            }
+            Event::Repeated(step) => {
+                self.progress(*step)?.running(*step)?;
+                self.stages[step.stage].may_have_run |= step.direction == Direction::Do;
             }
             Event::Child { step, child } => match self.progress(*step)? {
                 Progress::Running { child: known, .. } => *known = Some(child.clone()),
@@ -355,7 +377,8 @@ impl<'p> Machine<'p> {
 
     fn fail(&mut self, step: Step, failure: &Failure, at: u64) -> Result<(), Impossible> {
         let since = self.progress(step)?.running(step)?;
-        let failure = failure.clone();
+        let mut failure = failure.clone();
+        failure.nothing_done &= !self.stages[step.stage].may_have_run;
         let (by_gate, interrupted) = (failure.by_gate, failure.interrupted);
         *self.progress(step)? = Progress::Failed { time: (since, at), failure };
         if step.direction == Direction::Undo {
@@ -420,7 +443,8 @@ impl<'p> Machine<'p> {
             }
             Mode::Stuck(Stuck::Interrupted | Stuck::Kept) => {
                 for state in &mut self.stages {
-                    if state.forward.has_failed() {
+                    if let Progress::Failed { failure, .. } = &state.forward {
+                        state.may_have_run |= !failure.nothing_done;
                         state.forward = Progress::Pending;
                     }
                 }
@@ -479,6 +503,20 @@ impl<'p> Machine<'p> {
     }
 }
 
+// === impl Outcome ===
+
+impl Outcome {
+    /// The outcome in a word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Done => "done",
+            Self::Undone => "undone",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
 // === impl Progress ===
 
 impl Progress {
@@ -501,3 +539,6 @@ impl Progress {
         matches!(self, Self::Failed { .. })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod call;
 mod child;
 mod durations;
 mod event;
+mod events;
 mod executor;
 mod handle;
 mod left;

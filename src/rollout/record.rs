@@ -157,6 +157,19 @@ impl Record {
         self.entries.len() >= ENTRIES_MAX
     }
 
+    /// Why everything is undone: the stage that has failed, or the person or the change that ended it.
+    #[must_use]
+    pub fn error(&self) -> Option<String> {
+        let failed = self.entries.iter().rev().find_map(|it| match &it.event {
+            Event::Failed { step: Step { stage, direction: Direction::Do }, failure } => {
+                let name = self.plan.stages.get(*stage).map_or("?", |it| it.name.as_str());
+                Some(format!("stage `{name}`: {}", failure.error))
+            }
+            _ => None,
+        });
+        failed.or_else(|| self.stop_reason())
+    }
+
     /// Why everything is to be undone, if a person or another change is the cause.
     #[must_use]
     pub fn stop_reason(&self) -> Option<String> {

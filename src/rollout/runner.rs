@@ -38,6 +38,7 @@ impl RolloutRunner {
                     self.begin(RolloutId::clone(id));
                 }
             }
+            self.count(&running);
             tokio::select! {
                 changed = changes.changed() => if changed.is_err() { return },
                 Some(ended) = self.tasks.join_next() => {
@@ -46,6 +47,17 @@ impl RolloutRunner {
                     }
                 }
             }
+        }
+    }
+
+    /// Shows in the metrics where the rollouts are.
+    fn count(&self, running: &HashSet<&RolloutId>) {
+        let known = running.iter().filter_map(|id| self.rollouts.find(id).ok());
+        let states: Vec<&str> =
+            known.filter_map(|it| it.record.machine().ok().map(|it| it.state())).collect();
+        for state in ["running", "undoing", "waiting", "stuck"] {
+            let count = states.iter().filter(|it| **it == state).count();
+            self.rollouts.release().metrics().rollouts_running(state, count);
         }
     }
 

@@ -71,6 +71,9 @@ pub struct ServiceStatus {
     /// How the last gradual promotion was taken back, until another promotion or other endpoints of its color.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share_ended: Option<ShareEndStatus>,
+    /// The id of the rollout that the service is in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<String>,
     /// The hold of the service, while requests wait.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub hold: Option<HoldStatus>,

@@ -89,7 +89,7 @@ pub(in crate::rollout) async fn start(
     output_max: usize,
 ) -> io::Result<StartedHelper> {
     let mut helper = tokio::process::Command::new(&program.0);
-    helper.arg(HELPER).env_clear().process_group(0);
+    helper.arg0("flipgate").arg(HELPER).env_clear().process_group(0);
     helper.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
     let mut child = helper.spawn()?;
     let gone = || io::Error::other("the helper has ended");

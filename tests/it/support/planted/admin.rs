@@ -49,6 +49,7 @@ impl Proxy {
                 damaged: false,
                 share: table.shares[place].as_ref().map(Share::status),
                 share_ended: None,
+                rollout: None,
                 watch: None,
                 confirm_by: None,
                 hold: None,
