@@ -149,7 +149,7 @@ pub(super) enum Command {
     Rollout(rollouts::RolloutArguments),
     /// Run the command of a stage (used by Flipgate itself)
     #[command(name = crate::rollout::HELPER, hide = true, after_help = "Example: only Flipgate starts it")]
-    RunCommand,
+    Helper,
     /// Run the gates of a service as a promotion would, and change nothing
     #[command(after_help = "Examples:\n  flipgate gate web\n  \
                             flipgate gate web=green --json | jq '.gates[] | select(.passed | not)'\n\n\

@@ -313,7 +313,7 @@ impl Progress {
     async fn tick(&self) {
         match &self.spinner {
             Some(spinner) if !spinner.is_hidden() => {
-                tokio::time::sleep(Duration::from_millis(500)).await
+                tokio::time::sleep(Duration::from_millis(500)).await;
             }
             _ => std::future::pending().await,
         }

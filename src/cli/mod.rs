@@ -102,7 +102,7 @@ fn dispatch(
         Command::Deploy(arguments) => online(deploy::deploy(arguments)),
         Command::Rollouts { admin, output } => online(rollouts::rollouts(&admin, output)),
         Command::Rollout(arguments) => online(rollouts::rollout(arguments)),
-        Command::RunCommand => Ok(crate::rollout::run_helper()),
+        Command::Helper => Ok(crate::rollout::run_helper()),
         Command::Hold(arguments) => online(intake::hold(arguments, verbosity)),
         Command::Release(arguments) => online(intake::release(arguments, verbosity)),
         Command::Maintenance(arguments) => online(intake::maintenance(arguments, verbosity)),

@@ -238,9 +238,11 @@ fn drain(section: &Section<'_>) -> Drain {
 fn call(section: &Section<'_>, known: &Placeholders) -> Option<Call> {
     let url = section.read("url", None, |it| {
         let url = known.check(text(it)?)?;
-        // Whatever the values are: each is one of a host, or of a path.
-        let sample = without_placeholders(url);
-        ReadyUrl::parse(&sample).map_err(|error| error.replace(&sample, url))?;
+        // A value may be a number of a port, or a name of a host.
+        let parses = |value| ReadyUrl::parse(&without_placeholders(url, value));
+        parses("1")
+            .or_else(|_| parses("h"))
+            .map_err(|_| format!("`{url}` is not a URL, like \"http://127.0.0.1:7000/pause\""))?;
         Ok(Some(url.to_owned()))
     });
     let at = section.read("at", None, |it| {
@@ -249,7 +251,9 @@ fn call(section: &Section<'_>, known: &Placeholders) -> Option<Call> {
     let path = section.read("path", None, |it| {
         let path = known.check(text(it)?)?;
         let is_path = path.starts_with('/')
-            && without_placeholders(path).bytes().all(|it| it.is_ascii_graphic() && it != b'#');
+            && without_placeholders(path, "1")
+                .bytes()
+                .all(|it| it.is_ascii_graphic() && it != b'#');
         if is_path {
             Ok(Some(path.to_owned()))
         } else {
@@ -348,11 +352,11 @@ fn exec(section: &Section<'_>, known: &Placeholders) -> Option<Exec> {
     (!command.is_empty()).then_some(Exec { command, env, dir })
 }
 
-/// A text with placeholders replaced by something that may stand anywhere.
-fn without_placeholders(text: &str) -> String {
+/// A text with this in place of its placeholders.
+fn without_placeholders(text: &str, value: &str) -> String {
     let mut replaced = text.to_owned();
     for name in placeholders(text) {
-        replaced = replaced.replace(&format!("{{{name}}}"), "1");
+        replaced = replaced.replace(&format!("{{{name}}}"), value);
     }
     replaced
 }

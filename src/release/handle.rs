@@ -165,12 +165,12 @@ impl Release {
     ) -> Result<ChangeOutcome, ReleaseError> {
         if skips_gates {
             let mut call = call;
+            call.terms.skips_gates = true;
             if let PlannedPromotion::Colors { colors, applied } =
                 self.control.plan_promotion(&call)?
             {
                 call.terms.before = self.before(&colors, &applied);
             }
-            call.terms.skips_gates = true;
             return Ok(self.control.propose(call).await?);
         }
         let (mut attempts, mut is_preconnected) = (0, false);

@@ -215,7 +215,8 @@ async fn run(rollouts: &Rollouts, id: &RolloutId, record: &Record, step: Step) {
             Direction::Undo => std::future::pending().await,
         }
     };
-    let ended = running.run(stop).await;
+    // Large, and made once per stage.
+    let ended = Box::pin(running.run(stop)).await;
     let stage = &record.plan.stages[step.stage].name;
     let direction = step.direction;
     let event = match ended {
@@ -244,7 +245,9 @@ async fn stop_requested(rollouts: &Rollouts, id: &RolloutId, step: Step) -> Stri
                 return record.stop_reason().unwrap_or_else(|| "stopped".to_owned());
             }
             if let Some(reason) = taken_back(&record, &state, &applied) {
-                return reason;
+                // Then it has to stop.
+                write(rollouts, id, Event::TakenBack { reason }).await;
+                continue;
             }
         }
         if changes.changed().await.is_err() {

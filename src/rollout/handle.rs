@@ -334,7 +334,10 @@ impl Rollouts {
     pub fn list(&self) -> Vec<(RolloutId, Result<KnownRollout, RolloutError>)> {
         let applied = self.control().applied();
         let ids: Vec<RolloutId> = applied.state.rollouts.keys().cloned().collect();
-        ids.into_iter().rev().map(|id| (id.clone(), self.find(&id))).collect()
+        let mut all: Vec<_> = ids.into_iter().map(|id| (id.clone(), self.find(&id))).collect();
+        // Several may have begun in the same second.
+        all.sort_by_key(|(_, it)| std::cmp::Reverse(it.as_ref().map_or(0, |it| it.record.began)));
+        all
     }
 
     /// Writes what has happened to a rollout. Dropping the future does not cancel the change.

@@ -43,6 +43,7 @@ mod prose;
 mod relay;
 mod retries;
 mod reuse;
+mod rollouts;
 mod shares;
 mod signals;
 mod smuggling;

@@ -6,6 +6,7 @@ use flipgate::{
     admin,
     app::{App, AppError, ExitOutcome, StartSignals},
     config::Config,
+    rollout::HelperProgram,
     store::FileStore,
 };
 use serde_json::Value;
@@ -23,6 +24,7 @@ pub(crate) struct TestProxyBuilder {
     admin: String,
     listeners: String,
     services: String,
+    admin_address: SocketAddr,
 }
 
 /// A running Flipgate with one public listener and one that previews green.
@@ -55,6 +57,12 @@ impl TestProxyBuilder {
     pub(crate) fn admin(mut self, toml: &str) -> Self {
         self.admin.push_str(toml);
         self.admin.push('\n');
+        self
+    }
+
+    /// The admin API at this address, which has to be free.
+    pub(crate) fn admin_at(mut self, address: SocketAddr) -> Self {
+        self.admin_address = address;
         self
     }
 
@@ -122,12 +130,13 @@ impl TestProxyBuilder {
     pub(crate) fn toml(&self, state: &TempDir) -> String {
         format!(
             "state_dir = {:?}\nworkers = {}\nshutdown.patience = \"2s\"\n{}\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n{}\
+             [admin]\nlisten = \"{}\"\n{}\
              [[listener]]\nlisten = \"127.0.0.1:0\"\n\
              [[listener]]\nlisten = \"127.0.0.1:0\"\npreview = \"green\"\n{}{}",
             state.path().display().to_string(),
             self.workers,
             self.top,
+            self.admin_address,
             self.admin,
             self.listeners,
             self.services
@@ -172,6 +181,9 @@ impl TestProxyBuilder {
         let text = self.toml(&state);
         let config = Config::parse("test.toml".as_ref(), &text)
             .unwrap_or_else(|mistakes| panic!("{mistakes:#?}\n{text}"));
+        let mut config = config;
+        // The program of the test is no helper.
+        config.rollouts.helper = HelperProgram(env!("CARGO_BIN_EXE_flipgate").into());
         let app = start(config).expect("free ports and a folder");
         let admin::AdminAddress::Tcp(admin) = app.admin else { panic!("an address") };
         let [public, preview, others @ ..] = &*app.listeners else { panic!("two listeners") };
@@ -189,6 +201,7 @@ impl TestProxy {
             admin: String::new(),
             listeners: String::new(),
             services: String::new(),
+            admin_address: SocketAddr::from(([127, 0, 0, 1], 0)),
         }
     }
 
