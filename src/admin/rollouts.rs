@@ -415,8 +415,7 @@ fn find(context: &Context, id: &RolloutId) -> Result<RolloutStatus, ApiError> {
 impl From<RolloutError> for ApiError {
     fn from(error: RolloutError) -> Self {
         let detail = error.to_string();
-        let conflict =
-            |kind: &str| Self::new(StatusCode::CONFLICT, kind, "Conflict", detail.clone());
+        let title = "Conflict";
         match error {
             RolloutError::Change(error) => error.into(),
             RolloutError::Release(error) => error.into(),
@@ -425,10 +424,16 @@ impl From<RolloutError> for ApiError {
                 let (code, service) = ("unknown_plan".to_owned(), None);
                 Self::unprocessable(vec![ProblemReason { service, code, detail }])
             }
-            RolloutError::ExecNotAllowed(_) => conflict("exec-not-allowed"),
-            RolloutError::Record { .. } => conflict("record"),
-            RolloutError::Impossible { why: Impossible::Over, .. } => conflict("rollout-over"),
-            RolloutError::Impossible { .. } => conflict("rollout-state"),
+            RolloutError::ExecNotAllowed(_) => {
+                Self::new(StatusCode::CONFLICT, "exec-not-allowed", title, detail)
+            }
+            RolloutError::Record { .. } => Self::new(StatusCode::CONFLICT, "record", title, detail),
+            RolloutError::Impossible { why: Impossible::Over, .. } => {
+                Self::new(StatusCode::CONFLICT, "rollout-over", title, detail)
+            }
+            RolloutError::Impossible { .. } => {
+                Self::new(StatusCode::CONFLICT, "rollout-state", title, detail)
+            }
         }
     }
 }

@@ -72,6 +72,7 @@ pub(super) fn stage(
     {
         known.values.extend(save.iter().map(|it| it.0.clone()));
     }
+    check_keys(section, kind);
     section.finish();
     Some(Stage {
         name: name?,
@@ -114,6 +115,50 @@ const KINDS: [(&str, Kind); 11] = [
     ("release", Kind::Release),
 ];
 
+/// The keys that only some kinds have.
+const KEYS: [(&str, &[Kind]); 22] = [
+    ("url", &REQUESTS),
+    ("at", &REQUESTS),
+    ("path", &REQUESTS),
+    ("method", &REQUESTS),
+    ("headers", &REQUESTS),
+    ("body", &REQUESTS),
+    ("status", &REQUESTS),
+    ("condition", &REQUESTS),
+    ("save", &REQUESTS),
+    ("timeout", &REQUESTS),
+    ("interval", &[Kind::Until]),
+    ("command", &[Kind::Exec]),
+    ("env", &[Kind::Exec]),
+    ("dir", &[Kind::Exec]),
+    ("healthy_within", &[Kind::Pool]),
+    ("confirm_within", &[Kind::Promote]),
+    ("steps", &[Kind::Promote]),
+    ("step_for", &[Kind::Promote]),
+    ("until", &[Kind::Drain]),
+    ("patience", &[Kind::Drain]),
+    ("then", &[Kind::Drain]),
+    ("inconclusive", &[Kind::Watch]),
+];
+
+const REQUESTS: [Kind; 2] = [Kind::Call, Kind::Until];
+
+/// Notes the keys that another kind of stage has.
+fn check_keys(section: &Section<'_>, kind: Option<Kind>) {
+    for (key, kinds) in KEYS.iter().copied().chain([("for", &[Kind::Hold][..])]) {
+        // So they are known, too.
+        let is_set = section.has(key);
+        let Some(kind) = kind.filter(|it| is_set && !kinds.contains(it)) else { continue };
+        let word = |kind: Kind| {
+            let found = KINDS.iter().find(|it| it.1 == kind);
+            format!("`{}`", found.map_or("?", |it| it.0))
+        };
+        let words: Vec<_> = kinds.iter().map(|it| word(*it)).collect();
+        let (kind, kinds) = (word(kind), words.join(" and "));
+        section.note(key, format_args!("has no effect on a stage of the kind {kind}\nit is for {kinds}: remove it, or set another kind"));
+    }
+}
+
 /// What an undo may be.
 const UNDO_KINDS: [(&str, Kind); 4] =
     [("call", Kind::Call), ("until", Kind::Until), ("exec", Kind::Exec), ("pool", Kind::Pool)];
@@ -137,6 +182,7 @@ fn undo_of(section: &Section<'_>, known: &Placeholders) -> Option<Undo> {
     let if_failed = section.read("if_failed", IfFailed::default(), |it| {
         word(it, &[("stop", IfFailed::Stop), ("continue", IfFailed::Continue)])
     });
+    check_keys(section, kind);
     section.finish();
     Some(Undo { action: action?, deadline, retry, idempotent, if_failed })
 }

@@ -416,7 +416,18 @@ fn the_schema_has_the_keys_that_are_read() {
     of_schema.sort();
     of_schema.dedup();
     let mut read = Vec::new();
-    for file in ["mod", "settings", "services", "listeners", "policy", "gates", "shadow", "watch"] {
+    for file in [
+        "mod",
+        "settings",
+        "services",
+        "listeners",
+        "policy",
+        "gates",
+        "shadow",
+        "watch",
+        "rollouts",
+        "rollout_stages",
+    ] {
         let text = std::fs::read_to_string(format!("src/config/{file}.rs")).expect("source");
         for call in [
             "most(\"",
@@ -427,6 +438,7 @@ fn the_schema_has_the_keys_that_are_read() {
             "need(\"",
             "time(\"",
             "number(\"",
+            "numbers(\"",
             "section(\"",
             "sections(\"",
             "strings_or_tables(\"",

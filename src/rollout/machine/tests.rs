@@ -162,7 +162,7 @@ fn after_the_promotion_the_plan_decides() {
         run.fails(Step::forward(3), maybe());
         assert_eq!(run.machine.next(), expected);
         if after_promotion == AfterPromotion::Keep {
-            // Whoever rolls back by hand has everything undone.
+            // A rollback by hand has everything undone.
             run.tell(&Event::TakenBack { reason: "by hand".to_owned() });
             assert_eq!(run.machine.next(), Next::Begin(Step::back(3)));
         }

@@ -12,7 +12,7 @@ use super::markdown;
 const UNKNOWN: &str = "zzzzzzzzzzzzzzzzzzzzzzzzzzzzzzzz";
 
 /// Tables with names of the user's own, which are one key here.
-const OPEN: [&str; 3] = ["errors", "headers", "save"];
+const OPEN: [&str; 4] = ["env", "errors", "headers", "save"];
 
 /// A step from a table to one inside.
 #[derive(Clone, Copy, Debug)]
@@ -54,6 +54,17 @@ fn collect(steps: &[Step<'_>], name: &str, found: &mut BTreeSet<String>) {
         if path == "service" {
             let inner = [steps, &[Step::Table("service"), Step::Table("web")]].concat();
             collect(&inner, "service.NAME", found);
+            continue;
+        }
+        if path == "rollout" || path == "rollout.NAME.secrets" {
+            let inner = [steps, &[Step::Table(&key), Step::Table("one")]].concat();
+            collect(&inner, &format!("{path}.NAME"), found);
+            continue;
+        }
+        // An undo has keys of stages, which are described once.
+        if path.starts_with("rollout.NAME.stage.undo.")
+            && path != "rollout.NAME.stage.undo.if_failed"
+        {
             continue;
         }
         let path = match &*path {
@@ -110,6 +121,14 @@ fn of_example() -> BTreeSet<String> {
 
 /// A key of the example by the name of the reference.
 fn named(key: &str) -> String {
+    if let Some(inner) = key.strip_prefix("rollout.nightly.") {
+        let inner = inner.replace("secrets.token.", "secrets.NAME.");
+        let inner = match inner.strip_prefix("stage.undo.").filter(|it| *it != "if_failed") {
+            Some(inner) => format!("stage.{inner}"),
+            None => inner,
+        };
+        return format!("rollout.NAME.{inner}");
+    }
     let Some(inner) = key.strip_prefix("service.web.") else { return key.to_owned() };
     match inner.strip_prefix("blue.").or_else(|| inner.strip_prefix("green.")) {
         Some(inner) => format!("service.NAME.COLOR.{inner}"),
