@@ -419,7 +419,7 @@ impl From<RolloutError> for ApiError {
         match error {
             RolloutError::Change(error) => error.into(),
             RolloutError::Release(error) => error.into(),
-            RolloutError::Unknown(_) => unknown(detail),
+            RolloutError::Unknown(_) | RolloutError::NotKept(_) => unknown(detail),
             RolloutError::UnknownPlan { .. } => {
                 let (code, service) = ("unknown_plan".to_owned(), None);
                 Self::unprocessable(vec![ProblemReason { service, code, detail }])

@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 use super::{
     audited::{RefusedCall, entry_of_refusal, entry_of_start},
     catalog::Catalog,
-    change::{Change, ChangeError, ChangeOutcome, ChangeRequest},
+    change::{Change, ChangeError, ChangeOutcome, ChangeRequest, Idempotency},
     endings::Endings,
     events::Events,
     intake_terms::wake_all,
@@ -121,6 +121,13 @@ impl Control {
             Ok(()) => answered.await.unwrap_or(Err(ChangeError::Stopping)),
             Err(_) => Err(ChangeError::Stopping),
         }
+    }
+
+    /// What a call with this idempotency key has come to before, or why it is refused because of the key. `None` for a key
+    /// that is new. A call that is proposed meanwhile can still turn out as a repeated one.
+    #[must_use]
+    pub fn repeated(&self, key: &Idempotency) -> Option<Result<ChangeOutcome, ChangeError>> {
+        self.shared.repeated(&self.applied(), key)
     }
 
     /// Has a call that changed no state recorded in the audit log. Returns at once. `is_known` is for callers that may make

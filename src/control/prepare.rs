@@ -10,7 +10,7 @@ use super::{
     plan::plan,
     reasons::{ReasonKind, RefusalReason},
     rollouts::RolloutChange,
-    shared::{Applied, ControlShared, unix_millis},
+    shared::{Applied, ControlShared, unix_millis, unix_seconds},
 };
 use crate::{
     model::{Color, ServiceName},
@@ -36,6 +36,32 @@ pub(super) enum Prepared {
 // === impl ControlShared ===
 
 impl ControlShared {
+    /// What a call with this idempotency key has come to before, or why it is refused because of the key.
+    pub(super) fn repeated(
+        &self,
+        applied: &Arc<Applied>,
+        key: &Idempotency,
+    ) -> Option<Result<ChangeOutcome, ChangeError>> {
+        let state = &applied.state;
+        let before = state.accepted.get(&key.key)?;
+        if self.is_old(before, unix_seconds()) {
+            return None;
+        }
+        Some(match key.matches(&before.fingerprint) {
+            true => Ok(ChangeOutcome {
+                generation: before.generation,
+                revision: state.revision,
+                is_replayed: true,
+                applied: Arc::clone(applied),
+            }),
+            false => Err(ChangeError::KeyReused(key.key.clone())),
+        })
+    }
+
+    fn is_old(&self, call: &AcceptedCall, now: u64) -> bool {
+        now.saturating_sub(call.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
+    }
+
     /// What to commit for a change of an applied state, if its conditions hold.
     pub(super) fn prepare_on(
         &self,
@@ -44,23 +70,17 @@ impl ControlShared {
     ) -> Result<Prepared, ChangeError> {
         let ChangeRequest { change, if_generation, idempotency, .. } = call;
         let state = &applied.state;
-        let known = |generation, is_replayed| {
-            let (revision, applied) = (state.revision, Arc::clone(applied));
-            Prepared::Known(ChangeOutcome { generation, revision, is_replayed, applied })
+        let unchanged = || {
+            let (generation, revision) = (state.generation, state.revision);
+            let applied = Arc::clone(applied);
+            Prepared::Known(ChangeOutcome { generation, revision, is_replayed: false, applied })
         };
         let now_ms = unix_millis();
         let now = now_ms / 1000;
-        let is_old = |it: &AcceptedCall| {
-            now.saturating_sub(it.at.unwrap_or(self.began)) >= KEY_AGE_MAX.as_secs()
-        };
-        if let Some(call) = idempotency
-            && let Some(before) = state.accepted.get(&call.key)
-            && !is_old(before)
+        if let Some(key) = idempotency
+            && let Some(repeated) = self.repeated(applied, key)
         {
-            return match call.matches(&before.fingerprint) {
-                true => Ok(known(before.generation, true)),
-                false => Err(ChangeError::KeyReused(call.key.clone())),
-            };
+            return repeated.map(Prepared::Known);
         }
         if let Some(decided_on) = if_generation
             && !decided_on.contains(&state.generation)
@@ -71,7 +91,7 @@ impl ControlShared {
         if let Change::Reconfigure(new) = change
             && **new == *applied.catalog
         {
-            return Ok(known(state.generation, false));
+            return Ok(unchanged());
         }
         let planned = plan(state, &applied.catalog, &self.parts.own, call, now_ms);
         let mut next = planned.map_err(ChangeError::Refused)?;
@@ -79,13 +99,13 @@ impl ControlShared {
             && next == *state
         {
             // There was no hold or maintenance to end.
-            return Ok(known(state.generation, false));
+            return Ok(unchanged());
         }
         let pinned = self.pinned_pools(change);
         if !pinned.is_empty() {
             return Err(ChangeError::Refused(pinned));
         }
-        next.accepted.forget(is_old);
+        next.accepted.forget(|it| self.is_old(it, now));
         if let Some(Idempotency { key, fingerprint, .. }) = idempotency {
             let (key, fingerprint) = (key.clone(), fingerprint.clone());
             let (generation, at) = (next.generation, Some(now));

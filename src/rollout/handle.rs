@@ -1,26 +1,24 @@
-//! The handle of rollouts: begins them, says where they are, and writes what happens to them.
+//! The handle of rollouts: says where they are, and writes what happens to them.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{SystemTime, UNIX_EPOCH},
 };
 
 use super::{
     board::Board,
-    child::HelperProgram,
     event::{Entry, Event},
     events::of_last_entry,
     machine::{Impossible, Machine, Next},
-    plan::{Plan, SecretSource},
-    record::{Deployment, Owner, Record, RecordError},
+    record::{Owner, Record, RecordError},
+    settings::RolloutSettings,
 };
 use crate::{
     control::{
-        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind, Idempotency,
-        PromotionTerms, ReasonKind, RefusalReason, RolloutChange, RolloutEvent, RolloutStep,
+        Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
+        PromotionTerms, ReasonKind, RolloutChange, RolloutStep,
     },
-    model::{Color, Generation, RolloutId, ServiceName, Version, WeightedEndpoint},
+    model::RolloutId,
     release::{Release, ReleaseError},
     store::RolloutState,
 };
@@ -31,49 +29,6 @@ pub struct Rollouts {
     release: Release,
     settings: Arc<Mutex<Arc<RolloutSettings>>>,
     board: Board,
-}
-
-/// The plans of the configuration, and what they need.
-#[derive(Clone, Debug, Default, Eq, PartialEq)]
-pub struct RolloutSettings {
-    /// The plans, by name.
-    pub plans: BTreeMap<String, Plan>,
-    /// Whether stages may run commands.
-    pub exec: bool,
-    /// The environment variables that plans name as secrets.
-    pub environment: BTreeMap<String, String>,
-    /// The program of the helper that runs commands.
-    pub helper: HelperProgram,
-}
-
-/// What a rollout is begun with.
-#[derive(Clone, Debug)]
-pub struct BeginCall {
-    /// The name of the plan; `None` for the one that Flipgate brings along, unless the configuration has a plan of its name.
-    pub plan: Option<String>,
-    /// What is deployed.
-    pub services: BTreeMap<ServiceName, DeploymentCall>,
-    /// Why.
-    pub reason: Option<String>,
-    /// The promotion is taken back unless it is confirmed within this time.
-    pub confirm_within: Option<Duration>,
-    /// The caller.
-    pub actor: Actor,
-    /// The generations that it was decided on. `None` for any.
-    pub if_generation: Option<Vec<Generation>>,
-    /// Its idempotency key.
-    pub idempotency: Option<Idempotency>,
-}
-
-/// What is deployed of one service.
-#[derive(Clone, Debug)]
-pub struct DeploymentCall {
-    /// The color that becomes active; `None` for the one that is not active.
-    pub candidate: Option<Color>,
-    /// The version.
-    pub version: Option<Version>,
-    /// The endpoints. Empty: those that the candidate has.
-    pub endpoints: Vec<WeightedEndpoint>,
 }
 
 /// Why a rollout does not begin, or does not change.
@@ -103,6 +58,9 @@ pub enum RolloutError {
         /// Why.
         why: Impossible,
     },
+    /// The rollout that a call with this idempotency key began is not kept any more.
+    #[error("a rollout was begun under the key `{0}` and is not kept any more; nothing was begun")]
+    NotKept(String),
     /// The record cannot be used.
     #[error("rollout {id}: {error}")]
     Record {
@@ -166,153 +124,6 @@ impl Rollouts {
     #[must_use]
     pub fn board(&self) -> &Board {
         &self.board
-    }
-
-    /// The plan of this name.
-    fn plan(&self, name: Option<&str>) -> Result<Plan, RolloutError> {
-        let settings = self.settings();
-        let wanted = name.unwrap_or(Plan::DEFAULT);
-        let plan = match settings.plans.get(wanted) {
-            Some(plan) => plan.clone(),
-            None if wanted == Plan::DEFAULT => Plan::built_in(),
-            None => {
-                let known = settings.plans.keys().cloned().collect();
-                return Err(RolloutError::UnknownPlan { name: wanted.to_owned(), known });
-            }
-        };
-        match plan.runs_commands() && !settings.exec {
-            true => Err(RolloutError::ExecNotAllowed(plan.name)),
-            false => Ok(plan),
-        }
-    }
-
-    /// The record that a call would begin with, without beginning anything.
-    ///
-    /// # Errors
-    ///
-    /// Why it would be refused.
-    pub fn prepare(&self, id: &RolloutId, call: &BeginCall) -> Result<Record, RolloutError> {
-        let plan = self.plan(call.plan.as_deref())?;
-        let applied = self.control().applied();
-        let (mut services, mut reasons) = (BTreeMap::new(), Vec::new());
-        let mut refuse = |service: Option<&ServiceName>, problem| {
-            reasons.push(RefusalReason { service: service.cloned(), problem });
-        };
-        if call.services.is_empty() {
-            refuse(None, ReasonKind::NothingNamed);
-        }
-        for (name, it) in &call.services {
-            let known = applied.state.services.get(name);
-            let Some(state) = known.filter(|_| applied.catalog.services().contains_key(name))
-            else {
-                let is_damaged = applied.state.damaged.contains_key(name);
-                refuse(
-                    Some(name),
-                    if is_damaged { ReasonKind::Damaged } else { ReasonKind::UnknownService },
-                );
-                continue;
-            };
-            let candidate = it.candidate.unwrap_or(state.active.other());
-            let (pool, active) =
-                (state.pool(candidate).spec(), state.pool(candidate.other()).spec());
-            if candidate == state.active {
-                refuse(Some(name), ReasonKind::AlreadyActive(candidate));
-            } else if it.endpoints.is_empty() && pool.endpoints.is_empty() {
-                refuse(Some(name), ReasonKind::NoEndpoints(candidate));
-            }
-            let endpoints = match it.endpoints.is_empty() {
-                true => pool.endpoints.clone(),
-                false => it.endpoints.clone(),
-            };
-            services.insert(
-                name.clone(),
-                Deployment {
-                    candidate,
-                    version: it.version.clone().or_else(|| pool.version.clone()),
-                    endpoints,
-                    active_version: active.version.clone(),
-                    active_endpoints: active.endpoints.clone(),
-                },
-            );
-        }
-        if !reasons.is_empty() {
-            return Err(ChangeError::Refused(reasons).into());
-        }
-        let Actor { name, address, uid, is_authenticated } = call.actor.clone();
-        let owner = Owner { name, address, uid, is_authenticated };
-        let mut record = Record::new(id, plan, services, owner, unix_millis());
-        record.reason.clone_from(&call.reason);
-        record.confirm_within = call.confirm_within;
-        record.key = call.idempotency.as_ref().map(|it| it.key.clone());
-        Ok(record)
-    }
-
-    /// The rollout that a call would begin, as it would be.
-    ///
-    /// # Errors
-    ///
-    /// Why it would be refused.
-    pub fn dry_run(&self, id: &RolloutId, call: &BeginCall) -> Result<KnownRollout, RolloutError> {
-        let record = self.prepare(id, call)?;
-        let state = RolloutState {
-            version: 0,
-            owner: call.actor.shown().into(),
-            services: call.services.keys().cloned().collect(),
-            ended_at: None,
-            promoted: None,
-            before: Vec::new(),
-            record: record.write().into(),
-        };
-        Ok(KnownRollout { state: Arc::new(state), record })
-    }
-
-    /// Begins a rollout. Its stages are run by the runner. A repeated call with the same idempotency key returns the rollout
-    /// that the first one began.
-    ///
-    /// # Errors
-    ///
-    /// Why it was refused; then nothing has changed.
-    pub async fn begin(&self, call: BeginCall) -> Result<(RolloutId, ChangeOutcome), RolloutError> {
-        let id = new_id();
-        let record = self.prepare(&id, &call)?;
-        let owner = call.actor.shown();
-        let record_owner = owner.clone();
-        let services = call.services.keys().cloned().collect();
-        let change = Change::Rollout(RolloutChange::Begin { owner: owner.into(), services });
-        let request = ChangeRequest {
-            if_generation: call.if_generation,
-            idempotency: call.idempotency,
-            actor: Some(call.actor),
-            reason: call.reason,
-            rollout: Some(RolloutStep {
-                id: id.clone(),
-                expected: 0,
-                record: record.write().into(),
-                is_over: false,
-            }),
-            ..ChangeRequest::unconditional(change)
-        };
-        let key = request.idempotency.as_ref().map(|it| it.key.clone());
-        let done = self.control().propose(request).await?;
-        let begun = match (done.is_replayed, key) {
-            (true, Some(key)) => done.applied.state.rollouts.iter().find_map(|(id, it)| {
-                let record = Record::read(&it.record).ok()?;
-                (record.key.as_deref() == Some(&*key)).then(|| id.clone())
-            }),
-            _ => None,
-        };
-        if begun.is_none() {
-            let Record { plan, services, reason, .. } = &record;
-            let event = RolloutEvent::RolloutStarted {
-                rollout: id.to_string(),
-                plan: plan.name.clone(),
-                services: services.keys().cloned().collect(),
-                by: record_owner,
-                reason: reason.clone(),
-            };
-            self.control().events().publish(EventKind::Rollout(event));
-        }
-        Ok((begun.unwrap_or(id), done))
     }
 
     /// A rollout.
@@ -477,59 +288,8 @@ impl From<&Owner> for Actor {
     }
 }
 
-impl RolloutSettings {
-    /// The secrets of a plan, by name.
-    ///
-    /// # Errors
-    ///
-    /// Which one cannot be read, and why.
-    pub(super) fn secrets(&self, plan: &Plan) -> Result<BTreeMap<String, String>, String> {
-        let mut secrets = BTreeMap::new();
-        for (name, source) in &plan.secrets {
-            let value = match source {
-                SecretSource::Env(variable) => {
-                    self.environment.get(variable).cloned().ok_or_else(|| {
-                        format!("secret `{name}`: the environment variable {variable} is not set")
-                    })?
-                }
-                SecretSource::File(path) => read_secret(path)
-                    .map_err(|error| format!("secret `{name}`: {}: {error}", path.display()))?,
-            };
-            secrets.insert(name.clone(), value);
-        }
-        Ok(secrets)
-    }
-}
-
-/// The most bytes of the file of a secret.
-const SECRET_MAX: u64 = 64 * 1024;
-
-/// The first line of a file.
-fn read_secret(path: &std::path::Path) -> Result<String, String> {
-    use std::io::Read;
-    let file = std::fs::File::open(path).map_err(|error| error.to_string())?;
-    if !file.metadata().map_err(|error| error.to_string())?.is_file() {
-        return Err("it is not a regular file".to_owned());
-    }
-    let mut text = String::new();
-    file.take(SECRET_MAX).read_to_string(&mut text).map_err(|error| error.to_string())?;
-    match text.lines().next() {
-        Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err("it has no first line".to_owned()),
-    }
-}
-
 /// The time, in milliseconds of Unix time.
 pub(super) fn unix_millis() -> u64 {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The id of a rollout that begins now.
-pub fn new_id() -> RolloutId {
-    const LETTERS: &[u8] = b"abcdefghjkmnpqrstuvwxyz23456789";
-    let now = jiff::Timestamp::now().strftime("%Y%m%d-%H%M%S");
-    let letters = (0..4).map(|_| char::from(LETTERS[fastrand::usize(..LETTERS.len())]));
-    let text = format!("{now}-{}", letters.collect::<String>());
-    text.parse().expect("digits, letters and hyphens")
 }

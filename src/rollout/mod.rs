@@ -5,6 +5,7 @@
 //! rollout changes in Flipgate's own state is committed together with the event that says so, so a killed process comes back
 //! to exactly where the rollout was. Other stages are written down before they begin and after they end.
 
+mod begin;
 mod board;
 mod call;
 mod child;
@@ -21,16 +22,16 @@ mod plan;
 mod record;
 mod runner;
 mod running;
+mod settings;
 mod stages;
 mod values;
 
 pub use self::{
+    begin::{BeginCall, DeploymentCall, new_id},
     call::ReadyUrl,
     child::{HELPER, HelperProgram, run_helper},
     event::{ChildId, Direction, Entry, Event, Failure, Step},
-    handle::{
-        BeginCall, DeploymentCall, KnownRollout, RolloutError, RolloutSettings, Rollouts, new_id,
-    },
+    handle::{KnownRollout, RolloutError, Rollouts},
     left::left_to_do,
     machine::{Cause, Impossible, Machine, Next, Outcome, Progress, StageState, Stuck},
     plan::{
@@ -40,5 +41,6 @@ pub use self::{
     },
     record::{Deployment, Owner, Record, RecordError},
     runner::RolloutRunner,
+    settings::RolloutSettings,
     values::{OF_ROLLOUT, OF_SERVICE, SECRET, placeholders},
 };

@@ -4,47 +4,23 @@
 use std::{borrow::Cow, sync::Arc};
 
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 use super::{
     accepted::AcceptedCall,
-    audit_log::AuditLog,
     data::{
         AcceptedData, AuditData, HoldData, MaintenanceData, ManifestData, PinKeyData,
         PromotionData, RolloutData, ServiceData,
     },
+    entry::{
+        ACCEPTED, AUDIT, AUDIT_LINE, HOLD, LAST, MAINTENANCE, MANIFEST, PIN_KEY, PROMOTION,
+        ROLLOUT, SERVICE, StateEntry, accepted_entry, audit_entry, audit_line_entry, hold_entry,
+        maintenance_entry, manifest_entry, pin_key_entry, promotion_entry, rollout_entry,
+        service_entry, unknown_entry,
+    },
     rollouts::RolloutState,
-    state::{EntryId, ManifestKey, PinKeyState, Promotion, Revision, ServiceState, State},
+    state::{EntryId, ManifestKey, PinKeyState, Revision, ServiceState, State},
 };
-use crate::{
-    continuity::{HoldTerm, Maintenance},
-    model::{Difference, Generation, RolloutId, ServiceName},
-};
-
-/// The kinds of entries that this version knows.
-const SERVICE: &str = "service";
-const PROMOTION: &str = "promotion";
-const ACCEPTED: &str = "accepted";
-const MANIFEST: &str = "manifest";
-const PIN_KEY: &str = "pin_key";
-const HOLD: &str = "hold";
-const MAINTENANCE: &str = "maintenance";
-const ROLLOUT: &str = "rollout";
-const AUDIT: &str = "audit";
-const AUDIT_LINE: &str = "audit_line";
-
-/// The key of the only entry of its kind.
-const LAST: &str = "last";
-
-/// One entry as it is written.
-#[derive(Debug, Deserialize, Serialize)]
-pub(super) struct StateEntry<'a> {
-    #[serde(borrow)]
-    pub(super) kind: Cow<'a, str>,
-    #[serde(borrow)]
-    pub(super) key: Cow<'a, str>,
-    pub(super) value: Box<RawValue>,
-}
+use crate::model::{Difference, Generation, RolloutId, ServiceName};
 
 /// The difference between a state and the next: the body of a record of the journal.
 #[derive(Debug, Deserialize, Serialize)]
@@ -322,11 +298,6 @@ fn put_entry(
     Ok(())
 }
 
-/// A service's entry.
-pub(super) fn service_entry(name: &ServiceName, service: &ServiceState) -> StateEntry<'static> {
-    entry(SERVICE, name.as_str(), &ServiceData::from(service))
-}
-
 /// The service that an entry is of.
 ///
 /// # Errors
@@ -350,64 +321,10 @@ pub(super) fn service_state(json: &str) -> Result<ServiceState, String> {
     data.try_into()
 }
 
-fn promotion_entry(promotion: &Promotion) -> StateEntry<'static> {
-    entry(PROMOTION, LAST, &PromotionData::from(promotion))
-}
-
-fn accepted_entry(call: &AcceptedCall, order: u64) -> StateEntry<'static> {
-    let AcceptedCall { key, fingerprint, generation, at } = call;
-    let fingerprint = fingerprint.clone();
-    let (generation, at) = (generation.0, *at);
-    entry(ACCEPTED, key, &AcceptedData { fingerprint, generation, order, at })
-}
-
-fn manifest_entry(key: &ManifestKey, json: &str) -> StateEntry<'static> {
-    entry(MANIFEST, &key.to_string(), &ManifestData { json: json.to_owned() })
-}
-
-fn pin_key_entry(state: &PinKeyState) -> StateEntry<'static> {
-    entry(PIN_KEY, &state.key.id.to_string(), &PinKeyData::from(state))
-}
-
-fn hold_entry(name: &ServiceName, term: &HoldTerm) -> StateEntry<'static> {
-    entry(HOLD, name.as_str(), &HoldData::from(term))
-}
-
-fn maintenance_entry(name: &ServiceName, maintenance: &Maintenance) -> StateEntry<'static> {
-    entry(MAINTENANCE, name.as_str(), &MaintenanceData::from(maintenance))
-}
-
-fn rollout_entry(id: &RolloutId, rollout: &RolloutState) -> StateEntry<'static> {
-    entry(ROLLOUT, id.as_str(), &RolloutData::from(rollout))
-}
-
-fn audit_entry(audit: &AuditLog) -> StateEntry<'static> {
-    entry(AUDIT, LAST, &AuditData::from(audit))
-}
-
-fn audit_line_entry(number: u64, line: &str) -> StateEntry<'static> {
-    // The text as it is: the hash of the line is made of its bytes.
-    let value =
-        RawValue::from_string(line.to_owned()).expect("it was made as JSON, or read from it");
-    StateEntry { kind: AUDIT_LINE.into(), key: number.to_string().into(), value }
-}
-
 /// The pool that the key of a manifest names. Service names have no dots.
 fn manifest_key(text: &str) -> Option<ManifestKey> {
     let (service, color) = text.split_once('.')?;
     Some(ManifestKey { service: service.parse().ok()?, color: color.parse().ok()? })
-}
-
-fn unknown_entry(id: &EntryId, value: &str) -> StateEntry<'static> {
-    let value = RawValue::from_string(value.to_owned()).expect("it was read from JSON");
-    let (kind, key) = (id.kind.to_string().into(), id.key.to_string().into());
-    StateEntry { kind, key, value }
-}
-
-fn entry(kind: &'static str, key: &str, value: &impl Serialize) -> StateEntry<'static> {
-    let value =
-        serde_json::value::to_raw_value(value).expect("maps with text keys and plain values");
-    StateEntry { kind: kind.into(), key: key.to_owned().into(), value }
 }
 
 fn removed(kind: &str, key: &str) -> RemovedEntries<'static> {

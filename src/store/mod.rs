@@ -21,6 +21,7 @@ mod audit_thread;
 mod data;
 mod disk;
 mod entries;
+mod entry;
 mod file;
 mod journal;
 mod pool_state;

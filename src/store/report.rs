@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::{
     StoreError,
     disk::Folder,
-    entries::{common_entries, service_entry},
+    entries::common_entries,
+    entry::service_entry,
     recovery::{Recovered, recover},
     state::State,
 };

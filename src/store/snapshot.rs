@@ -19,7 +19,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     accepted::AcceptedCall,
-    entries::{StateEntry, common_entries, put_entries, service_entry, service_of, service_state},
+    entries::{common_entries, put_entries, service_of, service_state},
+    entry::{StateEntry, service_entry},
     record::FileId,
     state::{Promotion, Revision, State},
 };

@@ -103,7 +103,7 @@ fn entries_and_fields_of_a_newer_kind_are_kept() {
         bench.commit(state.clone()).expect("a disk that is well");
     }
     // A change that a newer version wrote: an entry of its own, and a field more of one that we know.
-    let web = serde_json::to_string(&super::super::entries::service_entry(
+    let web = serde_json::to_string(&super::super::entry::service_entry(
         &name("web"),
         &states[4].services["web"],
     ));

@@ -135,3 +135,48 @@ async fn a_promotion_and_its_position_are_one_commit() {
     assert_eq!(settled(&process, &id)["state"], "cancelled");
     assert_eq!(process.get("/").await, "blue");
 }
+
+/// The golden folder is what the first version with rollouts has written: see its README.
+#[tokio::test]
+async fn a_rollout_that_an_earlier_version_began_goes_on() {
+    let crash = Crash::with("").await;
+    let golden = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/rollout-1");
+    let state = crash.folder.path().join("state");
+    std::fs::create_dir(&state).expect("made");
+    for file in std::fs::read_dir(golden).expect("golden") {
+        let file = file.expect("readable").path();
+        std::fs::copy(&file, state.join(file.file_name().expect("a name"))).expect("copied");
+    }
+    let process = crash.start().await;
+    let (done, waiting) = ("20261129-093455-phr5", "20261129-093457-2aae");
+    let shown = |id: &str| -> Value {
+        serde_json::from_slice(&process.cli(&["rollout", id, "--json"]).stdout).expect("JSON")
+    };
+    let first = shown(done);
+    assert_eq!((&first["state"], &first["reason"]), (&json!("done"), &json!("golden")), "{first}");
+    let stages: Vec<_> = first["stages"].as_array().expect("stages").iter().collect();
+    assert!(stages.iter().all(|it| it["state"] == "done"), "{first}");
+    // Its key is still known.
+    let again = process.cli(&[
+        "deploy",
+        "web",
+        "--version",
+        "8.0",
+        "--plan",
+        "nightly",
+        "--reason",
+        "golden",
+        "--detach",
+        "--idempotency-key",
+        "nightly-1",
+        "--json",
+    ]);
+    let again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
+    assert_eq!(again["id"], done, "{again}");
+    // The other one waits as it did, and its plan, which no file holds any more, goes on.
+    assert_eq!(shown(waiting)["state"], "waiting");
+    let approved = process.cli(&["rollout", "approve", waiting]);
+    assert!(approved.status.success(), "{}", String::from_utf8_lossy(&approved.stderr));
+    let settled = settled(&process, waiting);
+    assert_eq!((&settled["state"], &settled["over"]), (&json!("done"), &json!(true)), "{settled}");
+}

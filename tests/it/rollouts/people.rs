@@ -10,7 +10,8 @@ async fn a_repeated_call_with_a_key_begins_one_rollout() {
     let (blue, green, host) =
         (application("blue").await, application("green").await, Host::start().await);
     let proxy = story(&blue, &host, "").start();
-    let body = json!({"plan": "story", "services": {"web": {"version": "8.0", "endpoints": [green.address.to_string()]}}});
+    // Its color is active after that, which would refuse another call.
+    let body = json!({"plan": "story", "services": {"web": {"color": "green", "version": "8.0", "endpoints": [green.address.to_string()]}}});
     let call = async || {
         proxy.call("POST", "/v1/rollouts", "Idempotency-Key: k1\r\n", &body.to_string()).await
     };
@@ -22,6 +23,7 @@ async fn a_repeated_call_with_a_key_begins_one_rollout() {
     assert_eq!((again.status, again.json()["id"].as_str()), (200, Some(&*id)));
     assert_eq!(again.field("idempotent-replayed"), Some("true"));
     assert_eq!(host.calls().iter().filter(|it| *it == "/pause").count(), 1);
+    assert_eq!(proxy.events("rollout_started").len(), 1, "a repeated call begins nothing");
 }
 
 #[tokio::test]
