@@ -5,7 +5,11 @@ use flipgate_api::wire::{RolloutService, RolloutStage, RolloutStatus, RolloutUnd
 use crate::{
     control::timestamp,
     model::RolloutId,
-    rollout::{Cause, KnownRollout, Machine, Progress, Record, Rollouts, StageState, left_to_do},
+    rollout::{
+        Cause, KnownRollout, Machine, Progress, Record, RecordError, Rollouts, StageState,
+        left_to_do,
+    },
+    store::RolloutState,
 };
 
 /// A rollout. One with a record that cannot be read is shown as stuck.
@@ -51,6 +55,50 @@ pub(super) fn status_of(
         waiting_for,
         left_to_do,
     }
+}
+
+/// A rollout with a record that cannot be read: nothing is done with it, but it can be ended.
+pub(super) fn status_of_unreadable(
+    id: &RolloutId,
+    state: &RolloutState,
+    error: &RecordError,
+) -> RolloutStatus {
+    let over = !state.is_running();
+    let service = RolloutService {
+        candidate: "unknown".to_owned(),
+        version: None,
+        endpoints: Vec::new(),
+        active_version: None,
+    };
+    let services = state.services.iter().map(|it| (it.to_string(), service.clone()));
+    let left = format!(
+        "use the version of Flipgate that began it, or end it as it is: flipgate rollout cancel {id}"
+    );
+    RolloutStatus {
+        id: id.to_string(),
+        state: if over { "cancelled" } else { "stuck" }.to_owned(),
+        over,
+        version: state.version,
+        plan: "unknown".to_owned(),
+        owner: state.owner.to_string(),
+        reason: None,
+        started: started_of(id),
+        ended: state.ended_at.map(|it| timestamp(it).to_string()),
+        services: services.collect(),
+        stages: Vec::new(),
+        cause: None,
+        error: Some(error.to_string()),
+        waiting_for: None,
+        left_to_do: if over { Vec::new() } else { vec![left] },
+    }
+}
+
+/// When a rollout began, by its id.
+fn started_of(id: &RolloutId) -> String {
+    let text = id.as_str().get(..15).unwrap_or_default();
+    let time = jiff::civil::DateTime::strptime("%Y%m%d-%H%M%S", text);
+    let time = time.ok().and_then(|it| it.to_zoned(jiff::tz::TimeZone::UTC).ok());
+    time.map_or_else(|| "unknown".to_owned(), |it| it.timestamp().to_string())
 }
 
 fn cause(cause: Cause) -> &'static str {
@@ -104,15 +152,15 @@ fn stage_state(state: &StageState, is_waiting: bool) -> &'static str {
 
 fn undo(progress: &Progress) -> Option<RolloutUndo> {
     let (started, ended) = times(progress);
-    let (state, error, output) = match progress {
+    let (state, note, error, output) = match progress {
         Progress::Pending | Progress::Skipped => return None,
-        Progress::Running { .. } => ("running", None, None),
-        Progress::Done { .. } => ("done", None, None),
+        Progress::Running { .. } => ("running", None, None, None),
+        Progress::Done { note, .. } => ("done", note.clone(), None, None),
         Progress::Failed { failure, .. } => {
-            ("failed", Some(failure.error.clone()), failure.output.clone())
+            ("failed", None, Some(failure.error.clone()), failure.output.clone())
         }
     };
-    Some(RolloutUndo { state: state.to_owned(), started: started?, ended, error, output })
+    Some(RolloutUndo { state: state.to_owned(), started: started?, ended, note, error, output })
 }
 
 fn times(progress: &Progress) -> (Option<String>, Option<String>) {

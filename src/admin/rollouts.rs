@@ -32,16 +32,16 @@ use super::{
     fingerprint::idempotency,
     problem::{ApiError, AttemptedChange},
     reads::{parse_wait, waiting_call},
-    rollout_status::status_of,
+    rollout_status::{status_of, status_of_unreadable},
 };
 use crate::{
     control::{Actor, Change},
     model::{RolloutId, ServiceName},
-    rollout::{BeginCall, DeploymentCall, Event, Impossible, RolloutError, new_id},
+    rollout::{
+        BeginCall, DeploymentCall, Event, Impossible, KnownRollout, RolloutError, Rollouts, new_id,
+        wrong_version,
+    },
 };
-
-/// The longest version of a rollout. It becomes a part of commands and URLs.
-const VERSION_MAX: usize = 64;
 
 /// How often a waiting call reads what a stage waits for, which is not written.
 const PROGRESS: Duration = Duration::from_secs(1);
@@ -161,21 +161,6 @@ async fn deployments(
     if wrong.is_empty() { Ok(deployments) } else { Err(ApiError::unprocessable(wrong)) }
 }
 
-/// Why a version cannot be that of a rollout.
-fn wrong_version(version: &str) -> Option<String> {
-    let is_valid = |it: u8| it.is_ascii_alphanumeric() || b"._+-".contains(&it);
-    let is_good = (1..=VERSION_MAX).contains(&version.len()) && version.bytes().all(is_valid);
-    match (is_good, version.starts_with('-')) {
-        (true, false) => None,
-        (true, true) => {
-            Some("the version begins with `-`, so a command could take it for an option".to_owned())
-        }
-        (false, _) => Some(format!(
-            "the version of a rollout has 1 to {VERSION_MAX} letters, digits, `.`, `_`, `+` and `-`"
-        )),
-    }
-}
-
 /// The rollouts in progress and the last ones, the latest first.
 #[utoipa::path(get, path = "/v1/rollouts", responses((status = 200, body = RolloutList)))]
 pub(super) async fn list(State(context): State<Context>) -> Result<Json<RolloutList>, ApiError> {
@@ -183,8 +168,7 @@ pub(super) async fn list(State(context): State<Context>) -> Result<Json<RolloutL
     // There may be a hundred records.
     let all = off_thread(move || {
         let known = rollouts.list().into_iter();
-        let status = |(id, it)| Some(status_of(&rollouts, &id, &Result::ok(it)?));
-        known.filter_map(status).collect::<Vec<_>>()
+        known.filter_map(|(id, it)| shown(&rollouts, &id, it).ok()).collect::<Vec<_>>()
     });
     Ok(Json(RolloutList { rollouts: all.await? }))
 }
@@ -328,7 +312,8 @@ pub(super) async fn cancel(
     params(("id" = String, Path)), responses(
     (status = 200, body = RolloutStatus),
     (status = 404, body = Problem, content_type = "application/problem+json", description = "no such rollout"),
-    (status = 409, body = Problem, content_type = "application/problem+json", description = "no stage waits for an approval"),
+    (status = 409, body = Problem, content_type = "application/problem+json", description = "no stage waits for an approval, or another one"),
+    (status = 422, body = Problem, content_type = "application/problem+json", description = "no such stage"),
 ))]
 pub(super) async fn approve(
     State(context): State<Context>,
@@ -336,7 +321,22 @@ pub(super) async fn approve(
     path: Result<Path<String>, PathRejection>,
     body: Bytes,
 ) -> Result<Json<RolloutStatus>, ApiError> {
-    act(&context, actor, path, &body, |by, _| Event::Approved { by }).await
+    let id = parse_id(path)?;
+    let RolloutActionRequest { reason, stage: named } = parsed(&body)?;
+    checked_reason(reason.as_deref())?;
+    let rollouts = &context.api.rollouts;
+    let stages = rollouts.find(&id)?.record.plan.stages;
+    let place = |name: String| {
+        let place = stages.iter().position(|it| it.name == name);
+        place.ok_or_else(|| {
+            let detail = format!("the rollout {id} has no stage `{name}`");
+            let (code, service) = ("unknown_stage".to_owned(), None);
+            ApiError::unprocessable(vec![ProblemReason { service, code, detail }])
+        })
+    };
+    let event = Event::Approved { by: actor.shown(), stage: named.map(place).transpose()? };
+    rollouts.write(&id, event, Some(actor)).await?;
+    find(&context, &id).map(Json)
 }
 
 /// Have a stuck rollout try again what has failed or was interrupted.
@@ -355,6 +355,16 @@ pub(super) async fn retry(
     act(&context, actor, path, &body, |by, _| Event::Retried { by }).await
 }
 
+/// The reason of a call that is for the whole rollout.
+fn without_stage(request: RolloutActionRequest) -> Result<Option<String>, ApiError> {
+    let RolloutActionRequest { reason, stage } = request;
+    checked_reason(reason.as_deref())?;
+    match stage {
+        None => Ok(reason),
+        Some(_) => Err(ApiError::malformed("`stage` is only for an approval; remove it")),
+    }
+}
+
 async fn act(
     context: &Context,
     actor: Actor,
@@ -363,8 +373,7 @@ async fn act(
     event: impl FnOnce(String, Option<String>) -> Event,
 ) -> Result<Json<RolloutStatus>, ApiError> {
     let id = parse_id(path)?;
-    let RolloutActionRequest { reason } = parsed(body)?;
-    checked_reason(reason.as_deref())?;
+    let reason = without_stage(parsed(body)?)?;
     let event = event(actor.shown(), reason);
     context.api.rollouts.write(&id, event, Some(actor)).await?;
     find(context, &id).map(Json)
@@ -384,7 +393,7 @@ pub(super) async fn confirm(
     body: Bytes,
 ) -> Result<Json<RolloutStatus>, ApiError> {
     let id = parse_id(path)?;
-    let RolloutActionRequest { reason } = parsed(&body)?;
+    let reason = without_stage(parsed(&body)?)?;
     let known = context.api.rollouts.find(&id)?;
     let services: Vec<ServiceName> = known.record.services.keys().cloned().collect();
     let names: Vec<_> = services.iter().map(ToString::to_string).collect();
@@ -407,9 +416,24 @@ fn unknown(detail: String) -> ApiError {
     ApiError::new(StatusCode::NOT_FOUND, "unknown-rollout", "Not Found", detail)
 }
 
+/// A rollout for people and programs, also if its record cannot be read.
+fn shown(
+    rollouts: &Rollouts,
+    id: &RolloutId,
+    found: Result<KnownRollout, RolloutError>,
+) -> Result<RolloutStatus, ApiError> {
+    match found {
+        Ok(known) => Ok(status_of(rollouts, id, &known)),
+        Err(RolloutError::Record { error, .. }) => {
+            let state = rollouts.state(id).ok_or_else(|| RolloutError::Unknown(id.clone()))?;
+            Ok(status_of_unreadable(id, &state, &error))
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn find(context: &Context, id: &RolloutId) -> Result<RolloutStatus, ApiError> {
-    let rollouts = &context.api.rollouts;
-    Ok(status_of(rollouts, id, &rollouts.find(id)?))
+    shown(&context.api.rollouts, id, context.api.rollouts.find(id))
 }
 
 impl From<RolloutError> for ApiError {
@@ -422,6 +446,18 @@ impl From<RolloutError> for ApiError {
             RolloutError::Unknown(_) | RolloutError::NotKept(_) => unknown(detail),
             RolloutError::UnknownPlan { .. } => {
                 let (code, service) = ("unknown_plan".to_owned(), None);
+                Self::unprocessable(vec![ProblemReason { service, code, detail }])
+            }
+            RolloutError::WrongVersion { service, .. } => {
+                let (code, service) = ("version".to_owned(), Some(service.to_string()));
+                Self::unprocessable(vec![ProblemReason { service, code, detail }])
+            }
+            RolloutError::NoConfirmation { .. } => {
+                let (code, service) = ("confirm_within".to_owned(), None);
+                Self::unprocessable(vec![ProblemReason { service, code, detail }])
+            }
+            RolloutError::TooLarge(_) => {
+                let (code, service) = ("too_large".to_owned(), None);
                 Self::unprocessable(vec![ProblemReason { service, code, detail }])
             }
             RolloutError::ExecNotAllowed(_) => {

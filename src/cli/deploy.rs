@@ -370,7 +370,8 @@ impl Progress {
         }
         match answer.chars().next() {
             Some('c' | 'C') => {
-                let request = RolloutActionRequest { reason: Some("Ctrl-C".to_owned()) };
+                let request =
+                    RolloutActionRequest { reason: Some("Ctrl-C".to_owned()), stage: None };
                 if let Err(error) = caller.change_rollout(&status.id, "cancel", &request).await {
                     print_error(format_args!("not cancelled: {error}"));
                 }

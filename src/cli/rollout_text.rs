@@ -59,7 +59,11 @@ pub(super) fn stage_line(stage: &RolloutStage, status: &RolloutStatus) -> String
         || took(stage.started.as_deref(), stage.ended.as_deref()),
         |it| took(Some(&it.started), it.ended.as_deref()),
     );
-    let note = stage.note.as_ref().map(|it| format!("  {}", escape(it))).unwrap_or_default();
+    let note = match &stage.undo {
+        Some(undo) => undo.note.as_ref(),
+        None => stage.note.as_ref(),
+    };
+    let note = note.map(|it| format!("  {}", escape(it))).unwrap_or_default();
     let state = match &*stage.state {
         "done" | "running" => String::new(),
         state => format!("  {}", escape(&state.replace('_', " "))),

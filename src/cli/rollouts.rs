@@ -44,8 +44,16 @@ enum RolloutAction {
     #[command(after_help = "Example: flipgate rollout retry 20261129-081502-k7q2")]
     Retry(ActionArguments),
     /// Approve the stage that waits for a person
-    #[command(after_help = "Example: flipgate rollout approve 20261129-081502-k7q2")]
-    Approve(ActionArguments),
+    #[command(
+        after_help = "Examples:\n  flipgate rollout approve 20261129-081502-k7q2\n  flipgate rollout approve 20261129-081502-k7q2 --stage 'go live'"
+    )]
+    Approve {
+        #[command(flatten)]
+        arguments: ActionArguments,
+        /// Approve this stage and no other, also if the rollout has gone on meanwhile
+        #[arg(long, value_name = "NAME")]
+        stage: Option<String>,
+    },
     /// Confirm the promotion of a rollout, which would be taken back otherwise
     #[command(after_help = "Example: flipgate rollout confirm 20261129-081502-k7q2")]
     Confirm(ActionArguments),
@@ -66,21 +74,21 @@ struct ActionArguments {
 
 pub(super) async fn rollout(arguments: RolloutArguments) -> Result<u8, CommandError> {
     let RolloutArguments { id, wait, admin, output, action } = arguments;
-    let (verb, arguments) = match action {
+    let (verb, stage, arguments) = match action {
         None => {
             let id = id.unwrap_or_default();
             let status = admin.caller()?.rollout(&id, wait.unwrap_or_default(), None).await?;
             let code = if wait.is_some() { exit_code(&status) } else { 0 };
             return ended(print(&status, output), code);
         }
-        Some(RolloutAction::Cancel(it)) => ("cancel", it),
-        Some(RolloutAction::Retry(it)) => ("retry", it),
-        Some(RolloutAction::Approve(it)) => ("approve", it),
-        Some(RolloutAction::Confirm(it)) => ("confirm", it),
+        Some(RolloutAction::Cancel(it)) => ("cancel", None, it),
+        Some(RolloutAction::Retry(it)) => ("retry", None, it),
+        Some(RolloutAction::Approve { arguments, stage }) => ("approve", stage, arguments),
+        Some(RolloutAction::Confirm(it)) => ("confirm", None, it),
     };
     let ActionArguments { id, reason, admin, output } = arguments;
     let caller = admin.caller()?;
-    let status = caller.change_rollout(&id, verb, &RolloutActionRequest { reason }).await?;
+    let status = caller.change_rollout(&id, verb, &RolloutActionRequest { reason, stage }).await?;
     ended(print(&status, output), 0)
 }
 

@@ -72,6 +72,13 @@ pub(super) fn stage(
     {
         known.values.extend(save.iter().map(|it| it.0.clone()));
     }
+    let is_own = |it: &Action| matches!(it, Action::Promote(_) | Action::Hold(_) | Action::Pool(_));
+    if undo.as_ref().is_some_and(|it| !matches!(it.action, Action::Pool(_)))
+        && action.as_ref().is_some_and(is_own)
+    {
+        let what = "Flipgate undoes such a stage by itself\nwrite a stage before it, like `kind = \"exec\"` with `command = [\"true\"]`, and give that one the undo";
+        section.note("undo", what);
+    }
     check_keys(section, kind);
     section.finish();
     Some(Stage {
@@ -175,7 +182,8 @@ fn undo_of(section: &Section<'_>, known: &Placeholders) -> Option<Undo> {
         it => action(section, it, known),
     });
     let default = action.as_ref().and_then(Action::default_deadline);
-    let deadline = section.read("deadline", default, or_none(duration));
+    // Nothing stops an undo but its deadline.
+    let deadline = section.read("deadline", default, |it| duration(it).map(Some));
     let retry = retry(&section.section("retry"));
     // An undo runs also if it is not certain that its stage has run, so it has to be harmless then.
     let idempotent = section.read("idempotent", true, flag);

@@ -74,14 +74,16 @@ fn plan(
     };
     let mut stages = Vec::new();
     let mut names = BTreeSet::new();
+    let mut is_empty = true;
     for it in section.sections("stage") {
+        is_empty = false;
         let Some(stage) = stage(&it, services, &mut known) else { continue };
         if !names.insert(stage.name.clone()) {
             it.note("name", "another stage of the plan has this name");
         }
         stages.push(stage);
     }
-    if stages.is_empty() && !section.has("stage") {
+    if is_empty {
         section.note_missing("stage", "`name` and `kind`");
     }
     if stages.len() > Plan::STAGES_MAX {

@@ -184,7 +184,7 @@ impl RolloutChange {
                 });
                 with_names("set pools", names)
             }
-            Self::RestorePools => "restore pools".to_owned(),
+            Self::RestorePools(_) => "restore pools".to_owned(),
         }
     }
 }

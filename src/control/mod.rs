@@ -56,7 +56,7 @@ pub use self::{
     planned::PlannedPromotion,
     reasons::{ReasonKind, RefusalReason},
     rollout_events::RolloutEvent,
-    rollouts::{RolloutChange, RolloutStep, still_promoted},
+    rollouts::{RolloutChange, RolloutStep, is_as_set, still_promoted},
     share_events::ShareEvent,
     share_steps::ShareSteps,
     shared::Applied,

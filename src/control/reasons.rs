@@ -114,6 +114,11 @@ pub enum ReasonKind {
     /// The rollout has gone on, or is over.
     #[error("rollout {0} has gone on or is over; look at it again (`flipgate rollout {0}`)")]
     RolloutMoved(RolloutId),
+    /// The pool of a rollout is not what the rollout has set.
+    #[error(
+        "has another version or other endpoints in {0} than the rollout has set; they were changed since"
+    )]
+    OtherPool(Color),
     /// Its entry in the state file is damaged.
     #[error("has a damaged entry in the state file; promote a color first")]
     Damaged,
@@ -149,6 +154,7 @@ impl ReasonKind {
             Self::Superseded => "superseded",
             Self::InRollout { .. } => "in_rollout",
             Self::RolloutMoved(_) => "rollout_moved",
+            Self::OtherPool(_) => "other_pool",
             Self::Damaged => "damaged",
         }
     }

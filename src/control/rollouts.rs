@@ -24,8 +24,8 @@ pub enum RolloutChange {
     Advance,
     /// It sets the pools of its services, all in one step.
     SetPools(BTreeMap<ServiceName, (Color, PoolSpec)>),
-    /// It puts all pools back that it has set.
-    RestorePools,
+    /// It puts all pools back that it has set to this, and that are still so.
+    RestorePools(BTreeMap<ServiceName, (Color, PoolSpec)>),
 }
 
 /// The next position of a rollout, which is committed together with a change.
@@ -39,6 +39,15 @@ pub struct RolloutStep {
     pub record: Arc<str>,
     /// Whether the rollout is over then.
     pub is_over: bool,
+    /// Pools that have to be like this, or nothing is done: what is promoted is what was deployed.
+    pub pools: BTreeMap<ServiceName, (Color, PoolSpec)>,
+}
+
+/// Whether a pool has the version and the endpoints that a rollout has set.
+#[must_use]
+pub fn is_as_set(service: &ServiceState, color: Color, set: &PoolSpec) -> bool {
+    let spec = service.pool(color).spec();
+    (&spec.version, &spec.endpoints) == (&set.version, &set.endpoints)
 }
 
 /// Whether the promotion of a rollout still stands for a service: the candidate is active, and no other promotion came

@@ -16,6 +16,12 @@ use crate::{
     store::RolloutState,
 };
 
+/// The longest version of a rollout.
+const VERSION_MAX: usize = 64;
+
+/// The longest record at the begin: what happens is added to it.
+const BEGIN_MAX: usize = RolloutState::RECORD_MAX / 2;
+
 /// What a rollout is begun with.
 #[derive(Clone, Debug)]
 pub struct BeginCall {
@@ -73,7 +79,7 @@ impl Rollouts {
     ///
     /// Why it would be refused.
     pub fn prepare(&self, id: &RolloutId, call: &BeginCall) -> Result<Record, RolloutError> {
-        let plan = self.plan(call.plan.as_deref())?;
+        let mut plan = self.plan(call.plan.as_deref())?;
         let applied = self.control().applied();
         let (mut services, mut reasons) = (BTreeMap::new(), Vec::new());
         let mut refuse = |service: Option<&ServiceName>, problem| {
@@ -119,13 +125,32 @@ impl Rollouts {
         if !reasons.is_empty() {
             return Err(ChangeError::Refused(reasons).into());
         }
+        match plan.confirmation(call.confirm_within) {
+            Ok(None) => {}
+            Ok(Some(_)) => plan.wait_for_confirmation(),
+            Err(why) => return Err(RolloutError::NoConfirmation { plan: plan.name, why }),
+        }
+        for (service, it) in &services {
+            // That of the active color is no part of the call: nothing but a command could take it for something else.
+            let active = it.active_version.as_ref().filter(|_| plan.runs_commands());
+            for (color, version) in
+                [(it.candidate, it.version.as_ref()), (it.candidate.other(), active)]
+            {
+                let Some(why) = version.and_then(|it| wrong_version(it.as_str())) else { continue };
+                let service = service.clone();
+                return Err(RolloutError::WrongVersion { service, color, why });
+            }
+        }
         let Actor { name, address, uid, is_authenticated } = call.actor.clone();
         let owner = Owner { name, address, uid, is_authenticated };
         let mut record = Record::new(id, plan, services, owner, unix_millis());
         record.reason.clone_from(&call.reason);
         record.confirm_within = call.confirm_within;
         record.key = call.idempotency.as_ref().map(|it| it.key.clone());
-        Ok(record)
+        match record.write().len() > BEGIN_MAX {
+            true => Err(RolloutError::TooLarge(record.plan.name)),
+            false => Ok(record),
+        }
     }
 
     /// The rollout that a call would begin, as it would be.
@@ -177,6 +202,7 @@ impl Rollouts {
                 expected: 0,
                 record: record.write().into(),
                 is_over: false,
+                pools: BTreeMap::new(),
             }),
             ..ChangeRequest::unconditional(change)
         };
@@ -211,6 +237,22 @@ impl Rollouts {
         let latest = rollouts.iter().filter(|it| is_of_key(it.1)).map(|it| it.0.clone()).max();
         let id = latest.ok_or_else(|| RolloutError::NotKept(key.to_owned()))?;
         Ok((id, replayed))
+    }
+}
+
+/// Why a version cannot be that of a rollout, which becomes a part of commands and URLs.
+#[must_use]
+pub fn wrong_version(version: &str) -> Option<String> {
+    let is_valid = |it: u8| it.is_ascii_alphanumeric() || b"._+-".contains(&it);
+    let is_good = (1..=VERSION_MAX).contains(&version.len()) && version.bytes().all(is_valid);
+    match (is_good, version.starts_with('-')) {
+        (true, false) => None,
+        (true, true) => {
+            Some("the version begins with `-`, so a command could take it for an option".to_owned())
+        }
+        (false, _) => Some(format!(
+            "the version of a rollout has 1 to {VERSION_MAX} letters, digits, `.`, `_`, `+` and `-`"
+        )),
     }
 }
 

@@ -285,8 +285,11 @@ impl ReadyUrl {
         let wrong = || format!("`{url}` is not a URL, like \"http://127.0.0.1:7000/pause\"");
         let uri = url.parse::<Uri>().map_err(|_| wrong())?;
         let (scheme, authority) = uri.scheme_str().zip(uri.authority()).ok_or_else(wrong)?;
+        let has_port = authority.as_str().rsplit(']').next().is_some_and(|it| it.contains(':'));
         let port = match (scheme, authority.port_u16()) {
             ("http" | "https", Some(port)) => port,
+            // A port that is empty or too large.
+            _ if has_port => return Err(wrong()),
             ("http", None) => 80,
             ("https", None) => 443,
             _ => return Err(wrong()),

@@ -59,6 +59,9 @@ pub enum Event {
     Approved {
         /// The caller.
         by: String,
+        /// The stage that the caller named.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        stage: Option<usize>,
     },
     /// A person has ended the rollout.
     Cancelled {

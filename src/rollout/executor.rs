@@ -10,14 +10,13 @@ use std::time::Duration;
 use tracing::{error, info, warn};
 
 use super::{
-    child::end_helper,
+    child::{end_helper, end_processes_of},
     event::{Direction, Event, Failure, Step},
     handle::{KnownRollout, RolloutError, Rollouts},
     machine::{Next, Progress},
     plan::Action,
     record::Record,
-    running::{Found, Running},
-    stages::names_service,
+    running::{Found, Running, names_service},
     values::Values,
 };
 use crate::{
@@ -35,12 +34,13 @@ enum Turn {
     Next,
     /// Nothing, until its state changes.
     Wait,
-    /// Nothing any more.
-    Over,
+    /// Nothing with this version of its state.
+    Over(Option<u64>),
 }
 
-/// Drives a rollout to its end. Dropping the future stops it where it is: the next process goes on.
-pub(super) async fn drive(rollouts: Rollouts, id: RolloutId) {
+/// Drives a rollout to its end. Dropping the future stops it where it is: the next process goes on. Returns the version
+/// with which nothing can be done, if its state is still there.
+pub(super) async fn drive(rollouts: Rollouts, id: RolloutId) -> Option<u64> {
     let mut changes = rollouts.control().changes();
     // What this process has begun itself goes on as it is. Anything else was interrupted.
     let mut own: Option<Step> = None;
@@ -50,30 +50,31 @@ pub(super) async fn drive(rollouts: Rollouts, id: RolloutId) {
             Turn::Next => {}
             Turn::Wait => {
                 if changes.changed().await.is_err() {
-                    return;
+                    return std::future::pending().await;
                 }
             }
-            Turn::Over => {
+            Turn::Over(version) => {
                 rollouts.board().forget(&id);
-                return;
+                return version;
             }
         }
     }
 }
 
 async fn turn(rollouts: &Rollouts, id: &RolloutId, own: &mut Option<Step>) -> Turn {
-    let KnownRollout { state, record } = match rollouts.find(id) {
+    let Some(state) = rollouts.state(id) else { return Turn::Over(None) };
+    let over = Turn::Over(Some(state.version));
+    let KnownRollout { state, record } = match rollouts.read(id, state) {
         Ok(known) => known,
-        Err(RolloutError::Unknown(_)) => return Turn::Over,
         Err(error) => {
-            error!(rollout = %id, %error, "the rollout cannot go on");
-            return Turn::Over;
+            error!(rollout = %id, %error, "the rollout cannot go on; `flipgate rollout cancel {id}` ends it as it is");
+            return over;
         }
     };
-    let Ok(machine) = record.machine() else { return Turn::Over };
+    let Ok(machine) = record.machine() else { return over };
     if let Next::Over(outcome) = machine.next() {
         info!(rollout = %id, ?outcome, "rollout ended");
-        return Turn::Over;
+        return over;
     }
     if let Some(reason) = taken_back(&record, &state, &rollouts.control().applied()) {
         warn!(rollout = %id, reason, "the promotion was taken back");
@@ -81,7 +82,7 @@ async fn turn(rollouts: &Rollouts, id: &RolloutId, own: &mut Option<Step>) -> Tu
         return Turn::Next;
     }
     match machine.next() {
-        Next::Over(_) => Turn::Over,
+        Next::Over(_) => over,
         Next::Person(_) => Turn::Wait,
         Next::Begin(step) => {
             *own = begin(rollouts, id, &record, step).await.then_some(step);
@@ -98,7 +99,7 @@ async fn turn(rollouts: &Rollouts, id: &RolloutId, own: &mut Option<Step>) -> Tu
         }
         Next::Stop(step) => {
             // It does not run in this process: nothing but a helper of an earlier one may be left of it.
-            end_child(&record, step).await;
+            end_child(id, &record, step).await;
             let error = record.stop_reason().unwrap_or_else(|| "stopped".to_owned());
             write(rollouts, id, Event::Failed { step, failure: Failure::maybe_done(error) }).await;
             Turn::Next
@@ -140,7 +141,7 @@ async fn holds(
     record: &Record,
     condition: &str,
 ) -> Result<bool, String> {
-    if record.services.len() > 1 && names_service(condition) {
+    if record.services.len() > 1 && names_service(condition, record) {
         return Err(
             "it names a value of one service, but the rollout has several; use `values`".to_owned()
         );
@@ -160,7 +161,7 @@ async fn resume(
     step: Step,
     own: &mut Option<Step>,
 ) {
-    end_child(record, step).await;
+    end_child(id, record, step).await;
     let stage = &record.plan.stages[step.stage];
     let is_harmless = match (step.direction, &stage.undo) {
         (Direction::Do, _) => stage.idempotent || is_of_own_state(&stage.action),
@@ -186,8 +187,9 @@ fn is_of_own_state(action: &Action) -> bool {
     !matches!(action, Action::Call(_) | Action::Until(_) | Action::Exec(_))
 }
 
-/// Waits for the end of the helper that an earlier process has started for a stage.
-async fn end_child(record: &Record, step: Step) {
+/// Waits for the end of the helper that an earlier process has started for a stage, and of all that its command has
+/// started.
+async fn end_child(id: &RolloutId, record: &Record, step: Step) {
     let Ok(machine) = record.machine() else { return };
     let Some(state) = machine.stages().get(step.stage) else { return };
     let progress = match step.direction {
@@ -196,6 +198,7 @@ async fn end_child(record: &Record, step: Step) {
     };
     if let Progress::Running { child: Some(child), .. } = progress {
         end_helper(child).await;
+        end_processes_of(id).await;
     }
 }
 

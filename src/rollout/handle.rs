@@ -1,6 +1,7 @@
 //! The handle of rollouts: says where they are, and writes what happens to them.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
     time::{SystemTime, UNIX_EPOCH},
 };
@@ -18,7 +19,7 @@ use crate::{
         Actor, Change, ChangeError, ChangeOutcome, ChangeRequest, Control, EventKind,
         PromotionTerms, ReasonKind, RolloutChange, RolloutStep,
     },
-    model::RolloutId,
+    model::{Color, RolloutId, ServiceName},
     release::{Release, ReleaseError},
     store::RolloutState,
 };
@@ -58,6 +59,29 @@ pub enum RolloutError {
         /// Why.
         why: Impossible,
     },
+    /// The plan cannot wait for a confirmation.
+    #[error("`confirm_within` cannot be used with the plan `{plan}`: {why}")]
+    NoConfirmation {
+        /// The plan.
+        plan: String,
+        /// Why.
+        why: &'static str,
+    },
+    /// A version cannot be a part of commands and URLs.
+    #[error("service `{service}`, {color}: {why}")]
+    WrongVersion {
+        /// The service.
+        service: ServiceName,
+        /// The pool.
+        color: Color,
+        /// Why.
+        why: String,
+    },
+    /// The plan with all it names is too long.
+    #[error(
+        "the plan `{0}` with the services is too long to be kept; shorten the texts of its stages"
+    )]
+    TooLarge(String),
     /// The rollout that a call with this idempotency key began is not kept any more.
     #[error("a rollout was begun under the key `{0}` and is not kept any more; nothing was begun")]
     NotKept(String),
@@ -105,7 +129,11 @@ impl Rollouts {
 
     /// Uses other plans from now on. Rollouts in progress have copies of theirs.
     pub fn configure(&self, settings: RolloutSettings) {
-        *self.settings.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(settings);
+        let mut known = self.settings.lock().unwrap_or_else(PoisonError::into_inner);
+        // Plans in progress may name variables that no other plan does.
+        let mut environment = known.environment.clone();
+        environment.extend(settings.environment);
+        *known = Arc::new(RolloutSettings { environment, ..settings });
     }
 
     pub(super) fn settings(&self) -> Arc<RolloutSettings> {
@@ -132,9 +160,21 @@ impl Rollouts {
     ///
     /// If there is none, or its record cannot be read.
     pub fn find(&self, id: &RolloutId) -> Result<KnownRollout, RolloutError> {
-        let applied = self.control().applied();
-        let state = applied.state.rollouts.get(id);
-        let state = Arc::clone(state.ok_or_else(|| RolloutError::Unknown(id.clone()))?);
+        let state = self.state(id).ok_or_else(|| RolloutError::Unknown(id.clone()))?;
+        self.read(id, state)
+    }
+
+    /// What the state has of a rollout.
+    #[must_use]
+    pub fn state(&self, id: &RolloutId) -> Option<Arc<RolloutState>> {
+        self.control().applied().state.rollouts.get(id).map(Arc::clone)
+    }
+
+    pub(super) fn read(
+        &self,
+        id: &RolloutId,
+        state: Arc<RolloutState>,
+    ) -> Result<KnownRollout, RolloutError> {
         let record = Record::read(&state.record);
         let record = record.map_err(|error| RolloutError::Record { id: id.clone(), error })?;
         Ok(KnownRollout { state, record })
@@ -179,7 +219,12 @@ impl Rollouts {
         (change, terms): (Change, PromotionTerms),
     ) -> Result<ChangeOutcome, RolloutError> {
         loop {
-            let KnownRollout { state, mut record } = self.find(id)?;
+            let KnownRollout { state, mut record } = match self.find(id) {
+                Err(RolloutError::Record { .. }) if matches!(event, Event::Cancelled { .. }) => {
+                    return self.end_unreadable(id, by).await;
+                }
+                found => found?,
+            };
             let plan = record.plan.clone();
             let before = Machine::replay(&plan, &record.entries);
             let impossible = |why| RolloutError::Impossible { id: id.clone(), why };
@@ -190,6 +235,15 @@ impl Rollouts {
             let machine = record.machine();
             let machine = machine.map_err(|_| impossible(why_not(&record, &event)))?;
             let is_over = matches!(machine.next(), Next::Over(_));
+            let text: Arc<str> = record.write().into();
+            let is_full = record.is_full() || text.len() > RolloutState::RECORD_MAX;
+            if is_full && matches!(event, Event::Retried { .. }) {
+                return Err(impossible(Impossible::TooOften));
+            }
+            let pools = match &change {
+                Change::Promote(colors) => record.set_pools(colors.keys()),
+                _ => BTreeMap::new(),
+            };
             let owner = Actor::from(&record.owner);
             let reason = format!("rollout {id}: {}", describe(&record, &event));
             let request = ChangeRequest {
@@ -199,8 +253,9 @@ impl Rollouts {
                 rollout: Some(RolloutStep {
                     id: id.clone(),
                     expected: state.version,
-                    record: record.write().into(),
+                    record: text.clone(),
                     is_over,
+                    pools: pools.clone(),
                 }),
                 ..ChangeRequest::unconditional(change.clone())
             };
@@ -228,6 +283,31 @@ impl Rollouts {
 }
 
 impl Rollouts {
+    /// Ends a rollout with a record that cannot be read. Nothing of it is undone.
+    async fn end_unreadable(
+        &self,
+        id: &RolloutId,
+        by: Option<Actor>,
+    ) -> Result<ChangeOutcome, RolloutError> {
+        let state = self.state(id).ok_or_else(|| RolloutError::Unknown(id.clone()))?;
+        if !state.is_running() {
+            return Err(RolloutError::Impossible { id: id.clone(), why: Impossible::Over });
+        }
+        let request = ChangeRequest {
+            actor: by,
+            reason: Some(format!("rollout {id}: cancelled, its record cannot be read")),
+            rollout: Some(RolloutStep {
+                id: id.clone(),
+                expected: state.version,
+                record: Arc::clone(&state.record),
+                is_over: true,
+                pools: BTreeMap::new(),
+            }),
+            ..ChangeRequest::unconditional(Change::Rollout(RolloutChange::Advance))
+        };
+        Ok(self.control().propose(request).await?)
+    }
+
     /// Publishes what the last entry of a record means.
     fn publish(&self, id: &RolloutId, record: &Record, before: &Machine<'_>) {
         for event in of_last_entry(id.as_str(), record, before) {

@@ -11,7 +11,7 @@
 
 use super::{
     event::{ChildId, Direction, Entry, Event, Failure, Step},
-    plan::{Action, AfterPromotion, IfFailed, IfInterrupted, Plan},
+    plan::{Action, AfterPromotion, IfFailed, IfInterrupted, Plan, Stage},
 };
 
 /// Where a rollout is.
@@ -142,6 +142,12 @@ pub enum Impossible {
     /// No stage waits for an approval.
     #[error("no stage waits for an approval")]
     NothingToApprove,
+    /// Another stage waits for an approval.
+    #[error("another stage waits for an approval; look at the rollout again")]
+    OtherApproval,
+    /// It was tried too often.
+    #[error("it was tried too often; cancel it")]
+    TooOften,
     /// Nothing has failed that could be tried again.
     #[error("nothing waits to be tried again")]
     NothingToRetry,
@@ -217,10 +223,15 @@ impl<'p> Machine<'p> {
         self.mode == Mode::Back || self.mode == Mode::Stuck(Stuck::Undo)
     }
 
-    /// Whether the candidates are active by this rollout, or become so.
+    /// Whether the candidates are active by this rollout. During a gradual promotion they are not.
     #[must_use]
     pub fn is_promoted(&self) -> bool {
-        self.promotions().any(|it| it.is_made) && !self.is_taken_back
+        let is_active = |(stage, state): (&Stage, &StageState)| match &stage.action {
+            Action::Promote(it) if it.steps.is_empty() => state.is_made,
+            Action::Promote(_) => state.is_made && matches!(state.forward, Progress::Done { .. }),
+            _ => false,
+        };
+        !self.is_taken_back && self.plan.stages.iter().zip(&self.stages).any(is_active)
     }
 
     /// Whether a promotion has ended well and stands, as far as the rollout knows.
@@ -363,8 +374,13 @@ impl<'p> Machine<'p> {
                 }
                 self.stages[*stage].forward = Progress::Skipped;
             }
-            Event::Approved { .. } => {
-                let stage = self.waits_for_approval().ok_or(Impossible::NothingToApprove)?;
+            Event::Approved { by: _, stage: named } => {
+                let waiting = self.waits_for_approval();
+                let meant = waiting.filter(|it| named.is_none_or(|named| named == *it));
+                let stage = meant.ok_or(match waiting {
+                    Some(_) => Impossible::OtherApproval,
+                    None => Impossible::NothingToApprove,
+                })?;
                 self.stages[stage].is_approved = true;
             }
             Event::Cancelled { .. } => self.cancel()?,

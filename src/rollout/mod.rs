@@ -27,7 +27,7 @@ mod stages;
 mod values;
 
 pub use self::{
-    begin::{BeginCall, DeploymentCall, new_id},
+    begin::{BeginCall, DeploymentCall, new_id, wrong_version},
     call::ReadyUrl,
     child::{HELPER, HelperProgram, run_helper},
     event::{ChildId, Direction, Entry, Event, Failure, Step},

@@ -5,15 +5,17 @@ use std::{collections::BTreeMap, time::Duration};
 
 use super::{
     event::{Direction, Event, Failure},
-    handle::RolloutError,
+    handle::{RolloutError, unix_millis},
+    machine::Progress,
     plan::{Action, AfterPatience, Drain, DrainGoal, Hold, Promote, SetPool, Watch},
     running::{Found, Running},
 };
 use crate::{
     continuity::ShareSecret,
     control::{
-        Actor, Change, ChangeError, ChangeRequest, DrainGoal as Goal, IntakeChange, PromotionTerms,
-        ReasonKind, RolloutChange, ShareSteps, random_secret,
+        Actor, Applied, Change, ChangeError, ChangeRequest, DrainGoal as Goal, IntakeChange,
+        PromotionTerms, ReasonKind, RolloutChange, ShareSteps, is_as_set, random_secret,
+        still_promoted,
     },
     model::{Color, Health, PoolSpec, ServiceName, WatchResult},
     release::{ReleaseError, written},
@@ -28,6 +30,12 @@ const STEP_FOR: Duration = Duration::from_secs(120);
 /// One wait of a drain, after which the stage reads again what holds the color.
 const DRAIN_WAIT: Duration = Duration::from_secs(5);
 
+/// How often a stage reads whether a watch is overdue.
+const WATCH_POLL: Duration = Duration::from_secs(1);
+
+/// A watch without an end so long after it is not continued, in milliseconds.
+const OVERDUE_MS: u64 = 60_000;
+
 /// Runs a stage.
 pub(super) async fn run(stage: &Running<'_>, action: &Action) -> Result<Found, Failure> {
     match (stage.step.direction, action) {
@@ -36,7 +44,8 @@ pub(super) async fn run(stage: &Running<'_>, action: &Action) -> Result<Found, F
         (Direction::Do, Action::Promote(promote)) => self::promote(stage, promote).await,
         (Direction::Undo, Action::Promote(_)) => roll_back(stage).await,
         (Direction::Do, Action::Hold(hold)) => self::hold(stage, hold).await,
-        (Direction::Undo, Action::Hold(_)) | (_, Action::Release) => release(stage).await,
+        (Direction::Undo, Action::Hold(_)) => release_own(stage).await,
+        (_, Action::Release) => release(stage).await,
         (_, Action::Gate) => gates(stage).await,
         (_, Action::Approve) => approved(stage).await,
         (_, Action::Drain(drain)) => self::drain(stage, drain).await,
@@ -123,9 +132,18 @@ fn unhealthy(stage: &Running<'_>, candidates: &[(ServiceName, Color)]) -> Vec<St
 }
 
 async fn restore_pools(stage: &Running<'_>) -> Result<Found, Failure> {
-    let change = Change::Rollout(RolloutChange::RestorePools);
+    let set = stage.record.set_pools(stage.record.services.keys());
+    let applied = stage.rollouts.control().applied();
+    let changed = set.iter().filter(|(name, (color, spec))| {
+        applied.state.services.get(*name).is_some_and(|it| !is_as_set(it, *color, spec))
+    });
+    let changed: Vec<_> = changed
+        .map(|(name, (color, _))| format!("{name}.{color} was set again by another call: it stays"))
+        .collect();
+    let note = (!changed.is_empty()).then(|| changed.join("; "));
+    let change = Change::Rollout(RolloutChange::RestorePools(set));
     make(stage, change, PromotionTerms::default()).await?;
-    Ok(Found::default())
+    Ok(Found { note, ..Found::default() })
 }
 
 async fn promote(stage: &Running<'_>, promote: &Promote) -> Result<Found, Failure> {
@@ -139,7 +157,6 @@ async fn promote(stage: &Running<'_>, promote: &Promote) -> Result<Found, Failur
             secret: ShareSecret(random_secret()),
         });
         let confirm_within = stage.record.confirm_within.or(promote.confirm_within);
-        let confirm_within = confirm_within.filter(|_| steps.is_none());
         let terms = PromotionTerms { confirm_within, steps, ..PromotionTerms::default() };
         let made = make(stage, Change::Promote(colors.clone()), terms).await;
         made.map_err(|error| refused(&error))?;
@@ -178,32 +195,79 @@ fn refused(error: &RolloutError) -> Failure {
     Failure { by_gate, ..Failure::before_anything(error.to_string()) }
 }
 
-/// Takes the promotion back for the services that are still at it.
+/// Takes the promotion back for the services that are still at it. One that cannot be rolled back is in the way of no
+/// other.
 async fn roll_back(stage: &Running<'_>) -> Result<Found, Failure> {
+    let mut refused: BTreeMap<ServiceName, String> = BTreeMap::new();
     loop {
         let applied = stage.rollouts.control().applied();
-        let services = stage.services();
-        let is_at_it = |(name, color): &(ServiceName, Color)| {
-            applied.state.services.get(name).is_some_and(|it| {
-                it.active == *color || it.share.as_ref().is_some_and(|it| it.color == *color)
-            })
+        let at_it = still_at_it(stage, &applied);
+        let (configured, removed): (Vec<_>, Vec<_>) =
+            at_it.into_iter().partition(|it| applied.catalog.services().contains_key(it));
+        let left: Vec<_> = configured.into_iter().filter(|it| !refused.contains_key(it)).collect();
+        let failed = || {
+            let refused: Vec<&str> = refused.values().map(String::as_str).collect();
+            Failure::maybe_done(refused.join("; "))
         };
-        let left: Vec<_> = candidates(stage, &services).into_iter().filter(is_at_it).collect();
-        let left: Vec<ServiceName> = left.into_iter().map(|it| it.0).collect();
-        let change = match left.is_empty() {
-            true => Change::Rollout(RolloutChange::Advance),
-            false => Change::Rollback { services: left, force: false },
+        let back = Change::Rollback { services: left.clone(), force: false };
+        let made = match (left.is_empty(), refused.is_empty()) {
+            (true, true) => {
+                let change = Change::Rollout(RolloutChange::Advance);
+                make(stage, change, PromotionTerms::default()).await
+            }
+            (false, true) => make(stage, back, PromotionTerms::default()).await,
+            (true, false) => return Err(failed()),
+            // Not all of it: the position of the rollout stays.
+            (false, false) => {
+                let made = stage.rollouts.release().make(own_call(stage, back), false).await;
+                made.map(drop).map_err(RolloutError::from)
+            }
         };
-        match make(stage, change, PromotionTerms::default()).await {
-            Ok(()) => return Ok(Found::default()),
-            // Another caller has just rolled back one of them.
-            Err(RolloutError::Change(ChangeError::Refused(reasons)))
-                if reasons.iter().any(|it| matches!(it.problem, ReasonKind::NeverPromoted))
-                    && applied.state.generation
-                        != stage.rollouts.control().applied().state.generation => {}
+        let reasons = match made {
+            Ok(()) if refused.is_empty() => {
+                let removed: Vec<_> = removed
+                    .iter()
+                    .map(|it| format!("`{it}` is not configured any more: it was not rolled back"))
+                    .collect();
+                let note = (!removed.is_empty()).then(|| removed.join("; "));
+                return Ok(Found { note, ..Found::default() });
+            }
+            Ok(()) => return Err(failed()),
+            Err(
+                RolloutError::Change(ChangeError::Refused(reasons))
+                | RolloutError::Release(ReleaseError::Change(ChangeError::Refused(reasons))),
+            ) if reasons
+                .iter()
+                .any(|it| it.service.as_ref().is_some_and(|it| left.contains(it))) =>
+            {
+                reasons
+            }
             Err(error) => return Err(Failure::maybe_done(error.to_string())),
+        };
+        let now = stage.rollouts.control().applied().state.generation;
+        for reason in reasons {
+            // Another caller has just rolled it back.
+            let is_moved = matches!(reason.problem, ReasonKind::NeverPromoted)
+                && applied.state.generation != now;
+            let text = reason.to_string();
+            refused.extend(reason.service.filter(|_| !is_moved).map(|it| (it, text)));
         }
     }
+}
+
+/// The services that this rollout has promoted, and that are still so.
+fn still_at_it(stage: &Running<'_>, applied: &Applied) -> Vec<ServiceName> {
+    let has_steps = stage.record.has_steps();
+    let promoted = stage.rollouts.state(stage.id).and_then(|it| it.promoted);
+    let is_at_it = |(name, color): &(ServiceName, Color)| {
+        applied.state.services.get(name).is_some_and(|it| match has_steps {
+            true => it.active == *color || it.share.as_ref().is_some_and(|it| it.color == *color),
+            // Another caller may have promoted the same color since.
+            false => promoted.is_some_and(|promoted| still_promoted(it, *color, promoted)),
+        })
+    };
+    let candidates = candidates(stage, &stage.services()).into_iter();
+    candidates.filter(is_at_it).map(|it| it.0).collect()
 }
 
 async fn hold(stage: &Running<'_>, hold: &Hold) -> Result<Found, Failure> {
@@ -233,12 +297,39 @@ async fn release(stage: &Running<'_>) -> Result<Found, Failure> {
     Ok(Found::default())
 }
 
+/// Undoes a hold: lets the requests go that this rollout holds. A hold of another caller stays.
+async fn release_own(stage: &Running<'_>) -> Result<Found, Failure> {
+    let began = stage.record.machine().ok().and_then(|it| {
+        match it.stages().get(stage.step.stage)?.forward {
+            Progress::Running { since, .. } => Some(since),
+            Progress::Done { time, .. } | Progress::Failed { time, .. } => Some(time.0),
+            Progress::Pending | Progress::Skipped => None,
+        }
+    });
+    let owner = Actor::from(&stage.record.owner).shown();
+    for service in stage.services() {
+        let applied = stage.rollouts.control().applied();
+        let hold = applied.state.holds.get(&service);
+        let own =
+            hold.filter(|it| *it.owner == *owner && began.is_some_and(|at| it.began_ms >= at));
+        let Some(id) = own.map(|it| it.id) else { continue };
+        let change = IntakeChange::Release { id: Some(id), is_over: false };
+        change_only(stage, Change::Intake { service, change })
+            .await
+            .map_err(|error| Failure::maybe_done(error.to_string()))?;
+    }
+    Ok(Found::default())
+}
+
 /// Makes a change without a new position of the rollout: it can be repeated.
 async fn change_only(stage: &Running<'_>, change: Change) -> Result<(), RolloutError> {
+    Ok(stage.rollouts.control().propose(own_call(stage, change)).await.map(drop)?)
+}
+
+fn own_call(stage: &Running<'_>, change: Change) -> ChangeRequest {
     let actor = Some(Actor::from(&stage.record.owner));
     let reason = Some(format!("rollout {}", stage.id));
-    let call = ChangeRequest { actor, reason, ..ChangeRequest::unconditional(change) };
-    Ok(stage.rollouts.control().propose(call).await.map(drop)?)
+    ChangeRequest { actor, reason, ..ChangeRequest::unconditional(change) }
 }
 
 async fn gates(stage: &Running<'_>) -> Result<Found, Failure> {
@@ -293,13 +384,16 @@ async fn drain(stage: &Running<'_>, drain: &Drain) -> Result<Found, Failure> {
     };
     let control = stage.rollouts.control();
     let until = drain.patience.map(|it| tokio::time::Instant::now() + it);
-    let mut has_ended_streams = false;
+    let mut notes = Vec::new();
     for (service, candidate) in candidates(stage, &stage.services()) {
         let old = candidate.other();
+        let mut has_ended_streams = false;
+        // After its patience, it waits for whatever may come.
+        let mut is_patient = false;
         loop {
             let is_over = until.is_some_and(|it| tokio::time::Instant::now() >= it);
             let wait = match until {
-                Some(until) if !has_ended_streams => {
+                Some(until) if !is_patient => {
                     until.saturating_duration_since(tokio::time::Instant::now()).min(DRAIN_WAIT)
                 }
                 _ => DRAIN_WAIT,
@@ -329,10 +423,8 @@ async fn drain(stage: &Running<'_>, drain: &Drain) -> Result<Found, Failure> {
             }
             match drain.then {
                 AfterPatience::GoOn => {
-                    return Ok(Found {
-                        note: Some(format!("went on: {held}")),
-                        ..Found::default()
-                    });
+                    notes.push(format!("went on: {held}"));
+                    break;
                 }
                 AfterPatience::Fail => {
                     let time = written(drain.patience.unwrap_or_default());
@@ -347,9 +439,11 @@ async fn drain(stage: &Running<'_>, drain: &Drain) -> Result<Found, Failure> {
                 }
                 AfterPatience::EndStreams | AfterPatience::Wait => {}
             }
+            is_patient = true;
         }
     }
-    Ok(Found::default())
+    let note = (!notes.is_empty()).then(|| notes.join("; "));
+    Ok(Found { note, ..Found::default() })
 }
 
 async fn watch(stage: &Running<'_>, watch: &Watch) -> Result<Found, Failure> {
@@ -367,7 +461,18 @@ async fn watch(stage: &Running<'_>, watch: &Watch) -> Result<Found, Failure> {
                 waits = true;
                 continue;
             }
-            if let Some(watched) = &service.watch {
+            let has_settings =
+                applied.catalog.services().get(name).is_some_and(|it| it.watch.is_some());
+            let is_late = |until: u64| until.saturating_add(OVERDUE_MS) < unix_millis();
+            if let Some(watched) = &service.watch
+                && (!has_settings || is_late(watched.until))
+            {
+                let error = format!("the watch of `{name}` has come to no verdict");
+                match watch.accept_inconclusive {
+                    true => notes.push(error),
+                    false => return Err(Failure::maybe_done(error)),
+                }
+            } else if let Some(watched) = &service.watch {
                 waits = true;
                 let until = crate::control::timestamp(watched.until);
                 stage.rollouts.board().note(stage.id, &format!("{name} is watched until {until}"));
@@ -403,8 +508,11 @@ async fn watch(stage: &Running<'_>, watch: &Watch) -> Result<Found, Failure> {
             let note = (!notes.is_empty()).then(|| notes.join("; "));
             return Ok(Found { note, ..Found::default() });
         }
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
+        tokio::select! {
+            changed = changes.changed() => if changed.is_err() {
+                return std::future::pending().await;
+            },
+            () = tokio::time::sleep(WATCH_POLL) => {}
         }
     }
 }

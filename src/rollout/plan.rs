@@ -326,6 +326,39 @@ impl Plan {
         let of_undo = |it: &Stage| it.undo.as_ref().is_some_and(|it| is_command(&it.action));
         self.stages.iter().any(|it| is_command(&it.action) || of_undo(it))
     }
+
+    /// Within which time the promotion has to be confirmed, if at all: within this time, else that of the plan.
+    ///
+    /// # Errors
+    ///
+    /// Why the promotion cannot be confirmed.
+    pub fn confirmation(&self, within: Option<Duration>) -> Result<Option<Duration>, &'static str> {
+        let promotion = self.stages.iter().find_map(|it| match &it.action {
+            Action::Promote(promote) => Some(promote),
+            _ => None,
+        });
+        let Some(within) = within.or_else(|| promotion?.confirm_within) else { return Ok(None) };
+        match promotion {
+            None => Err("it promotes nothing"),
+            Some(promote) if !promote.steps.is_empty() => Err("it promotes gradually (`steps`)"),
+            Some(_) => Ok(Some(within)),
+        }
+    }
+
+    /// Has the plan wait for a confirmation at its end, if no stage does so already: it is not done before.
+    pub(super) fn wait_for_confirmation(&mut self) {
+        const NAME: &str = "confirmation";
+        let is_watch = |it: &Stage| matches!(it.action, Action::Watch(_));
+        if self.stages.iter().any(is_watch) {
+            return;
+        }
+        let is_taken = |name: &str| self.stages.iter().any(|it| it.name == name);
+        let name = match is_taken(NAME) {
+            false => NAME.to_owned(),
+            true => format!("{NAME} {}", self.stages.len() + 1),
+        };
+        self.stages.push(Stage::new(&name, Action::Watch(Watch { accept_inconclusive: true })));
+    }
 }
 
 // === impl Stage ===

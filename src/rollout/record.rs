@@ -10,7 +10,7 @@ use super::{
     machine::Machine,
     plan::{Action, Plan},
 };
-use crate::model::{Color, RolloutId, ServiceName, Version, WeightedEndpoint};
+use crate::model::{Color, PoolSpec, RolloutId, ServiceName, Version, WeightedEndpoint};
 
 /// The record of a rollout.
 #[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
@@ -196,6 +196,27 @@ impl Record {
         };
         let services = self.services.iter().filter(|it| is_promoted(it.0));
         services.map(|(name, it)| (name.clone(), it.candidate)).collect()
+    }
+
+    /// The pools of these services that the rollout has set, as it has set them.
+    #[must_use]
+    pub fn set_pools<'n>(
+        &self,
+        services: impl Iterator<Item = &'n ServiceName>,
+    ) -> BTreeMap<ServiceName, (Color, PoolSpec)> {
+        let Ok(machine) = self.machine() else { return BTreeMap::new() };
+        let is_set = |service: &ServiceName| {
+            self.plan.stages.iter().zip(machine.stages()).any(|(stage, state)| {
+                let covers = stage.services.as_ref().is_none_or(|it| it.contains(service));
+                matches!(stage.action, Action::Pool(_)) && state.is_made && covers
+            })
+        };
+        let spec = |service: &ServiceName| {
+            let it = self.services.get(service)?;
+            let spec = PoolSpec::new(it.version.clone(), it.endpoints.clone()).ok()?;
+            Some((service.clone(), (it.candidate, spec)))
+        };
+        services.filter(|it| is_set(it)).filter_map(spec).collect()
     }
 
     /// Whether the plan promotes gradually.

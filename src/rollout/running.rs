@@ -1,9 +1,12 @@
 //! A stage that runs: what it is for, and how often and how long it may be tried.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use super::{
-    event::{Direction, Failure, Step},
+    event::{Direction, Step},
     handle::Rollouts,
     plan::{Action, Retry},
     record::Record,
@@ -75,22 +78,39 @@ impl Running<'_> {
         all.filter(|it| wanted.is_none_or(|wanted| wanted.contains(it))).cloned().collect()
     }
 
-    /// The runs of a stage with these texts: one for each of its services, if it uses a value of one service.
+    /// The runs of a stage with these texts and this expression: one for each of its services, if they use a value of one
+    /// service.
     pub(super) fn runs<'t>(
         &self,
         texts: impl Iterator<Item = &'t str>,
-    ) -> Result<Vec<Values>, Failure> {
+        expression: Option<&str>,
+    ) -> Vec<Values> {
         let secrets = self.rollouts.settings().secrets(&self.record.plan);
-        let secrets = secrets.map_err(Failure::before_anything)?;
         let values = |service| Values::of(self.record, self.id.as_str(), service, secrets.clone());
-        let uses_service = texts.flat_map(placeholders).any(|it| OF_SERVICE.contains(&it));
+        let of_service = names_of_service(self.record);
+        let uses_service = texts.flat_map(placeholders).any(|it| of_service.contains(it))
+            || expression.is_some_and(|it| names_service(it, self.record));
         let mut services = self.services();
         if self.step.direction == Direction::Undo {
             services.reverse();
         }
-        Ok(match uses_service {
+        match uses_service {
             true => services.iter().map(|it| values(Some(it))).collect(),
             false => vec![values(None)],
-        })
+        }
     }
+}
+
+/// The names of values that each service of a rollout has its own of.
+fn names_of_service(record: &Record) -> BTreeSet<String> {
+    let saved = record.saved().into_keys();
+    let saved = saved.filter_map(|it| it.split_once('/').map(|it| it.1.to_owned()));
+    saved.chain(OF_SERVICE.map(str::to_owned)).collect()
+}
+
+/// Whether an expression names a value of one service.
+pub(super) fn names_service(expression: &str, record: &Record) -> bool {
+    let names = names_of_service(record);
+    let mut words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    words.any(|it| names.contains(it))
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{
     child::HelperProgram,
     plan::{Plan, SecretSource},
+    values::Secrets,
 };
 
 /// The plans of the configuration, and what they need.
@@ -24,25 +25,18 @@ pub struct RolloutSettings {
 
 impl RolloutSettings {
     /// The secrets of a plan, by name.
-    ///
-    /// # Errors
-    ///
-    /// Which one cannot be read, and why.
-    pub(super) fn secrets(&self, plan: &Plan) -> Result<BTreeMap<String, String>, String> {
-        let mut secrets = BTreeMap::new();
-        for (name, source) in &plan.secrets {
-            let value = match source {
-                SecretSource::Env(variable) => {
-                    self.environment.get(variable).cloned().ok_or_else(|| {
-                        format!("secret `{name}`: the environment variable {variable} is not set")
-                    })?
-                }
-                SecretSource::File(path) => read_secret(path)
-                    .map_err(|error| format!("secret `{name}`: {}: {error}", path.display()))?,
-            };
-            secrets.insert(name.clone(), value);
-        }
-        Ok(secrets)
+    pub(super) fn secrets(&self, plan: &Plan) -> Secrets {
+        let read = |name: &String, source: &SecretSource| match source {
+            SecretSource::Env(variable) => {
+                let value = self.environment.get(variable).cloned();
+                value.ok_or_else(|| {
+                    format!("secret `{name}`: the environment variable {variable} is not set")
+                })
+            }
+            SecretSource::File(path) => read_secret(path)
+                .map_err(|error| format!("secret `{name}`: {}: {error}", path.display())),
+        };
+        plan.secrets.iter().map(|(name, source)| (name.clone(), read(name, source))).collect()
     }
 }
 

@@ -6,6 +6,8 @@
 
 use std::{collections::BTreeMap, future::Future, sync::Arc, time::Duration};
 
+use futures_util::FutureExt;
+
 use super::{
     call::ReadyCall,
     child::{self, ExecOutcome, Executed},
@@ -15,7 +17,7 @@ use super::{
     own_state,
     plan::{Action, Call, Exec, Retry, Side, Target, Until},
     running::{Found, Running},
-    values::{OF_SERVICE, Place, Values},
+    values::{Place, Values},
 };
 use crate::{release::written, upstream::EndpointState};
 
@@ -106,7 +108,7 @@ impl Running<'_> {
     async fn calls(&self, call: &Call, interval: Option<Duration>) -> Result<Found, Failure> {
         let mut found = Found::default();
         let mut has_begun = false;
-        for values in self.runs(texts_of(call))? {
+        for values in self.runs(texts_of(call), call.condition.as_deref()) {
             for (place, target) in self.targets(call, &values)?.into_iter().enumerate() {
                 let direction = match self.step.direction {
                     Direction::Do => "do",
@@ -116,9 +118,13 @@ impl Running<'_> {
                 let service = values.service().map(|it| format!("/{it}")).unwrap_or_default();
                 let key = format!("{}/{stage}/{direction}{service}/{place}", self.id);
                 let ready = ReadyCall::new(call, &values, target, &key);
-                let ready = ready.map_err(|error| match has_begun {
-                    true => Failure::maybe_done(error),
-                    false => Failure::before_anything(error),
+                let ready = ready.map_err(|error| {
+                    // It may have what was filled in.
+                    let error = Masked::new(values.secrets()).mask(&error);
+                    match has_begun {
+                        true => Failure::maybe_done(error),
+                        false => Failure::before_anything(error),
+                    }
                 })?;
                 let made = match interval {
                     None => self.attempts(|| ready.make(self.rollouts.release())).await,
@@ -198,15 +204,19 @@ impl Running<'_> {
         }
         let texts = exec.command.iter().map(String::as_str);
         let texts = texts.chain(exec.env.iter().map(|it| it.1.as_str()));
-        let mut stop = std::pin::pin!(stop);
+        // Ready for each command, once it is ready.
+        let stop = Box::pin(stop).shared();
         let mut has_begun = false;
         let mut notes = Vec::new();
-        let runs = self.runs(texts)?;
-        for values in runs {
+        for values in self.runs(texts, None) {
             let Retry { attempts, delay } = self.retry();
             let mut tried = 1;
             loop {
-                let failure = match self.command(exec, &values, stop.as_mut()).await {
+                if let Some(why) = stop.clone().now_or_never() {
+                    let nothing_done = !has_begun;
+                    return Err(Failure { nothing_done, ..Failure::maybe_done(why) });
+                }
+                let failure = match self.command(exec, &values, stop.clone()).await {
                     Ok(note) => {
                         notes.extend(note);
                         break;
@@ -222,7 +232,7 @@ impl Running<'_> {
                 tried += 1;
                 tokio::select! {
                     () = tokio::time::sleep(delay) => {}
-                    why = stop.as_mut() => {
+                    why = stop.clone() => {
                         let error = format!("{why}; before: {}", failure.error);
                         return Err(Failure { error, nothing_done: !has_begun, ..failure });
                     }
@@ -239,20 +249,20 @@ impl Running<'_> {
         &self,
         exec: &Exec,
         values: &Values,
-        stop: std::pin::Pin<&mut impl Future<Output = String>>,
+        stop: impl Future<Output = String>,
     ) -> Result<Option<String>, Ended> {
-        let before = |error: String| Ended::Failed(Failure::before_anything(error));
         let masked = Masked::new(values.secrets());
+        let before = |error: String| Ended::Failed(Failure::before_anything(masked.mask(&error)));
         let mut command = Vec::new();
         for argument in &exec.command {
             command.push(values.fill(argument, Place::Argument).map_err(before)?);
         }
         let shown = masked.mask(&command.join(" "));
         let mut env = BTreeMap::from([("PATH".to_owned(), PATH.to_owned())]);
-        env.insert("FLIPGATE_ROLLOUT".to_owned(), self.id.to_string());
         for (name, value) in &exec.env {
             env.insert(name.clone(), values.fill(value, Place::Text).map_err(before)?);
         }
+        env.insert(child::ROLLOUT_VARIABLE.to_owned(), self.id.to_string());
         let helper = self.rollouts.settings().helper.clone();
         let started = child::start(&helper, command, env, exec.dir.clone(), OUTPUT_MAX).await;
         let started = started
@@ -269,7 +279,7 @@ impl Running<'_> {
             })
             .await;
         let Executed { outcome, output, left_behind } = executed;
-        let output = masked.mask(&output);
+        let output = masked.mask_cut(output);
         let failed = |error: String| Failure {
             output: (!output.is_empty()).then(|| output.clone()),
             ..Failure::maybe_done(format!("{shown}: {error}"))
@@ -283,7 +293,11 @@ impl Running<'_> {
             ExecOutcome::Signalled(signal) => {
                 Err(Ended::Failed(failed(format!("ended by signal {signal}"))))
             }
-            ExecOutcome::Unknown(error) => Err(Ended::Failed(failed(error))),
+            ExecOutcome::Unknown(error) => {
+                // The command may still run.
+                child::end_processes_of(self.id).await;
+                Err(Ended::Failed(failed(error)))
+            }
             ExecOutcome::Stopped => {
                 Err(Ended::Stopped(failed(why.unwrap_or_else(|| "stopped".to_owned()))))
             }
@@ -304,15 +318,7 @@ fn texts_of(call: &Call) -> impl Iterator<Item = &str> {
         Target::Pool { path, .. } => path.as_str(),
     };
     let headers = call.headers.iter().map(|it| it.1.as_str());
-    // An expression that names a value of a service needs one, too.
-    let condition = call.condition.as_deref().filter(|it| names_service(it)).map(|_| "{service}");
-    std::iter::once(target).chain(headers).chain(call.body.as_deref()).chain(condition)
-}
-
-/// Whether an expression names a value of one service.
-pub(super) fn names_service(expression: &str) -> bool {
-    let words = expression.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
-    words.into_iter().any(|it| OF_SERVICE.contains(&it))
+    std::iter::once(target).chain(headers).chain(call.body.as_deref())
 }
 
 impl From<RolloutError> for Failure {

@@ -14,8 +14,11 @@ pub(super) struct Values {
     /// The service that this run is for.
     service: Option<ServiceName>,
     texts: BTreeMap<String, String>,
-    secrets: BTreeMap<String, String>,
+    secrets: Secrets,
 }
+
+/// Secrets by name, or why one cannot be read: that matters only to what uses it.
+pub(super) type Secrets = BTreeMap<String, Result<String, String>>;
 
 /// Where a value stands, so that it stays a value.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -111,7 +114,7 @@ impl Values {
         record: &Record,
         id: &str,
         service: Option<&ServiceName>,
-        secrets: BTreeMap<String, String>,
+        secrets: Secrets,
     ) -> Self {
         let mut texts = BTreeMap::new();
         let mut put = |name: &str, value: String| drop(texts.insert(name.to_owned(), value));
@@ -127,9 +130,9 @@ impl Values {
         }
         for (name, value) in record.saved() {
             match (name.split_once('/'), service) {
-                // Of another service.
-                (Some((of, _)), Some(service)) if of != service.as_str() => {}
-                (Some((_, name)), _) => put(name, value),
+                (Some((of, name)), Some(service)) if of == service.as_str() => put(name, value),
+                // Of another service, or of one of several.
+                (Some(_), _) => {}
                 (None, _) => put(&name, value),
             }
         }
@@ -144,7 +147,7 @@ impl Values {
 
     /// The values of the secrets.
     pub(super) fn secrets(&self) -> impl Iterator<Item = &str> {
-        self.secrets.values().map(String::as_str)
+        self.secrets.values().flatten().map(String::as_str)
     }
 
     /// The text with values instead of placeholders.
@@ -174,8 +177,9 @@ impl Values {
     }
 
     fn value(&self, name: &str) -> Result<&str, String> {
-        let found = match name.strip_prefix(SECRET) {
-            Some(secret) => self.secrets.get(secret),
+        let found = match name.strip_prefix(SECRET).map(|it| self.secrets.get(it)) {
+            Some(Some(Err(error))) => return Err(error.clone()),
+            Some(secret) => secret.and_then(|it| it.as_ref().ok()),
             None => self.texts.get(name),
         };
         found.map(String::as_str).ok_or_else(|| {

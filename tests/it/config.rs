@@ -458,3 +458,35 @@ fn the_schema_has_the_keys_that_are_read() {
     let unknown: Vec<_> = of_schema.iter().filter(|it| !example.contains(it.as_str())).collect();
     assert!(unknown.is_empty(), "in the schema, but not in the example: {unknown:?}");
 }
+
+/// A plan that would begin and not end, or not be undone, is no plan.
+#[test]
+fn a_plan_of_a_rollout_that_cannot_be_ended_or_undone_is_a_mistake() {
+    const SERVICE: &str = "[[listener]]\nlisten = \"127.0.0.1:1\"\n[service.web]\nblue.endpoints = [\"a:1\"]\n[rollouts]\nexec = true\n";
+    let stage = |more: &str| format!("[[rollout.x.stage]]\nname = \"a\"\n{more}\n");
+    let undo = "undo = { kind = \"exec\", command = [\"true\"] }";
+    for (plan, mistake) in [
+        ("[rollout.x]\nstage = []\n".to_owned(), "missing"),
+        ("[rollout.x]\n".to_owned(), "missing"),
+        (stage(&format!("kind = \"promote\"\n{undo}")), "undoes such a stage by itself"),
+        (stage(&format!("kind = \"hold\"\n{undo}")), "undoes such a stage by itself"),
+        (stage(&format!("kind = \"pool\"\n{undo}")), "undoes such a stage by itself"),
+        (
+            stage(
+                "kind = \"approve\"\nundo = { kind = \"exec\", command = [\"true\"], deadline = \"none\" }",
+            ),
+            "deadline",
+        ),
+        (stage("kind = \"call\"\nurl = \"http://a:99999/\""), "is not a URL"),
+        (stage("kind = \"call\"\nurl = \"http://a:/\""), "is not a URL"),
+        (stage("kind = \"promote\"\nsteps = [10, 100]\nconfirm_within = \"5m\""), "steps"),
+    ] {
+        let found = errors(&format!("{SERVICE}{plan}"));
+        assert_eq!(found.len(), 1, "{plan}: {found:?}");
+        let shown = found[0].to_string();
+        assert!(shown.contains(mistake), "{plan}: {shown}");
+    }
+    let good = stage(&format!("kind = \"approve\"\n{undo}"))
+        + &stage("kind = \"promote\"\nconfirm_within = \"5m\"").replace("\"a\"", "\"b\"");
+    Config::parse(Path::new("x.toml"), &format!("{SERVICE}{good}")).expect("a good one");
+}

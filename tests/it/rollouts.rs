@@ -6,6 +6,7 @@ mod crashes;
 mod failures;
 mod people;
 mod requests;
+mod several;
 mod stages;
 
 use std::sync::{Arc, Mutex};

@@ -8,7 +8,7 @@ use crate::{
         catalog::Catalog,
         change::{Change, ChangeRequest},
         reasons::{ReasonKind, RefusalReason},
-        rollouts::{RolloutChange, RolloutStep},
+        rollouts::{RolloutChange, RolloutStep, is_as_set},
     },
     model::{Color, PoolSpec, RolloutId, ServiceName},
     store::{PoolBefore, RolloutState, ServiceState, State},
@@ -41,14 +41,25 @@ pub(super) fn check_running(state: &State, call: &ChangeRequest) -> Result<(), V
 
 /// Refuses a step that was decided on another version of the rollout.
 pub(super) fn check_version(state: &State, call: &ChangeRequest) -> Result<(), Vec<RefusalReason>> {
-    let Some(RolloutStep { id, expected, .. }) = &call.rollout else { return Ok(()) };
+    let Some(RolloutStep { id, expected, pools, .. }) = &call.rollout else { return Ok(()) };
     let begins = matches!(call.change, Change::Rollout(RolloutChange::Begin { .. }));
     let is_expected = match state.rollouts.get(id) {
         Some(it) => it.version == *expected && it.is_running() && !begins,
         None => begins,
     };
-    let problem = ReasonKind::RolloutMoved(id.clone());
-    if is_expected { Ok(()) } else { Err(vec![RefusalReason { service: None, problem }]) }
+    if !is_expected {
+        let problem = ReasonKind::RolloutMoved(id.clone());
+        return Err(vec![RefusalReason { service: None, problem }]);
+    }
+    let other = pools.iter().filter(|(service, (color, set))| {
+        state.services.get(*service).is_some_and(|it| !is_as_set(it, *color, set))
+    });
+    let refused = other.map(|(service, (color, _))| RefusalReason {
+        service: Some(service.clone()),
+        problem: ReasonKind::OtherPool(*color),
+    });
+    let refused: Vec<_> = refused.collect();
+    if refused.is_empty() { Ok(()) } else { Err(refused) }
 }
 
 /// The state after a change of a rollout, but for the position of the rollout.
@@ -84,10 +95,18 @@ pub(super) fn plan_rollout(
                 }
             }
         }
-        RolloutChange::RestorePools => {
+        RolloutChange::RestorePools(set) => {
             let rollout = call.rollout.as_ref().and_then(|it| state.rollouts.get(&it.id));
             for before in rollout.into_iter().flat_map(|it| &it.before) {
                 let known = next.services.get(&before.service);
+                let is_changed = |it: &Arc<ServiceState>| {
+                    let set = set.get(&before.service);
+                    set.is_some_and(|(color, spec)| !is_as_set(it, *color, spec))
+                };
+                // Another caller has set it since, with force.
+                if known.is_some_and(is_changed) {
+                    continue;
+                }
                 let Some(service) = known.filter(|it| it.active != before.color) else {
                     let problem = match known {
                         Some(_) => ReasonKind::PoolIsActive(before.color),
@@ -121,7 +140,9 @@ fn restore(service: &mut ServiceState, before: &PoolBefore) {
 
 /// Notes the position of the rollout that has made a change, and forgets rollouts that were over long ago.
 pub(super) fn advance(before: &State, next: &mut State, call: &ChangeRequest, now_ms: u64) {
-    let Some(RolloutStep { id, expected: _, record, is_over }) = &call.rollout else { return };
+    let Some(RolloutStep { id, expected: _, record, is_over, pools: _ }) = &call.rollout else {
+        return;
+    };
     let begun = match &call.change {
         Change::Rollout(RolloutChange::Begin { owner, services }) => Some(RolloutState {
             version: 0,
@@ -149,7 +170,7 @@ pub(super) fn advance(before: &State, next: &mut State, call: &ChangeRequest, no
             };
             rollout.before = pools.iter().filter_map(pool).collect();
         }
-        Change::Rollout(RolloutChange::RestorePools) => rollout.before.clear(),
+        Change::Rollout(RolloutChange::RestorePools(_)) => rollout.before.clear(),
         _ => {}
     }
     next.rollouts.insert(id.clone(), Arc::new(rollout));

@@ -113,7 +113,7 @@ fn run(spec: &CommandSpec) -> CommandReport {
     watch_input(happened.clone());
     reap(pid, happened);
     supervise(pid, &events, &mut report);
-    report.output = kept.lock().unwrap_or_else(PoisonError::into_inner).text();
+    report.output = kept.lock().unwrap_or_else(PoisonError::into_inner).output();
     report
 }
 

@@ -6,7 +6,7 @@
 //!
 //! The helper is a subreaper (`prctl(2)`): processes that the command leaves behind become its children, also those that have
 //! a session of their own, so it finds and ends all of them. The end of its standard input tells it to stop: also when
-//! Flipgate is killed.
+//! Flipgate is killed. If the helper itself is killed, Flipgate ends what has the rollout's id in its environment.
 
 mod helper;
 mod output;
@@ -17,7 +17,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-pub(super) use self::parent::{ExecOutcome, Executed, end_helper, start};
+pub(super) use self::output::{Output, Tail};
+pub(super) use self::parent::{
+    ExecOutcome, Executed, ROLLOUT_VARIABLE, end_helper, end_processes_of, start,
+};
 pub use self::{helper::run_helper, parent::HelperProgram};
 
 /// The name of the helper among the commands of Flipgate.
@@ -47,8 +50,8 @@ struct CommandReport {
     /// Whether Flipgate has stopped it.
     #[serde(default)]
     stopped: bool,
-    /// What it printed, to standard output and to standard error: the beginning and the end.
-    output: String,
+    /// What it printed, to standard output and to standard error.
+    output: Output,
     /// Processes that it left behind, which were ended.
     #[serde(default)]
     left_behind: usize,

@@ -9,13 +9,18 @@ use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     process::{Child, ChildStdin, ChildStdout},
 };
+use tracing::warn;
 
 use super::{
     CommandReport, CommandSpec, HELPER,
     helper::GO,
-    processes::{descendants, identity, is_alive, send},
+    output::Output,
+    processes::{descendants, identity, is_alive, send, with_variable},
 };
-use crate::rollout::event::ChildId;
+use crate::{model::RolloutId, rollout::event::ChildId};
+
+/// The variable in the environment of commands that names their rollout.
+pub(in crate::rollout) const ROLLOUT_VARIABLE: &str = "FLIPGATE_ROLLOUT";
 
 /// The program of the helper: this one.
 #[derive(Clone, Debug, Eq, PartialEq)]
@@ -36,7 +41,7 @@ pub(in crate::rollout) struct Executed {
     /// How.
     pub(in crate::rollout) outcome: ExecOutcome,
     /// What it printed: the beginning and the end.
-    pub(in crate::rollout) output: String,
+    pub(in crate::rollout) output: Output,
     /// Processes that it left behind, which were ended.
     pub(in crate::rollout) left_behind: usize,
 }
@@ -118,7 +123,7 @@ impl StartedHelper {
     pub(in crate::rollout) async fn run(mut self, stop: impl Future<Output = ()>) -> Executed {
         if let Err(error) = self.input.write_all(&[GO]).await {
             let outcome = ExecOutcome::Unknown(format!("the helper has ended: {error}"));
-            return Executed { outcome, output: String::new(), left_behind: 0 };
+            return Executed { outcome, output: Output::default(), left_behind: 0 };
         }
         let mut report = Vec::new();
         let mut output = (&mut self.output).take(REPORT_MAX);
@@ -144,7 +149,7 @@ impl StartedHelper {
 fn executed(report: &[u8]) -> Executed {
     let unknown = |what: String| Executed {
         outcome: ExecOutcome::Unknown(what),
-        output: String::new(),
+        output: Output::default(),
         left_behind: 0,
     };
     if report.is_empty() {
@@ -174,6 +179,20 @@ pub(in crate::rollout) async fn end_helper(child: &ChildId) {
         if tokio::time::Instant::now() >= until {
             kill_with_descendants(child);
         }
+        tokio::time::sleep(POLL).await;
+    }
+}
+
+/// Ends by force all that the commands of a rollout have left running, and waits for it. They have its id in their
+/// environment. Usually a helper does that: this is for one that was killed. Dropping the future leaves them as they are.
+pub(in crate::rollout) async fn end_processes_of(id: &RolloutId) {
+    loop {
+        let left = with_variable(ROLLOUT_VARIABLE, id.as_str());
+        if left.is_empty() {
+            return;
+        }
+        warn!(rollout = %id, processes = ?left, "ending what a command has left running");
+        left.into_iter().for_each(|it| send(it, Signal::KILL));
         tokio::time::sleep(POLL).await;
     }
 }

@@ -71,6 +71,20 @@ pub(super) fn descendants(root: i32) -> Vec<i32> {
     found
 }
 
+/// The processes with this variable in their environment that have not ended, but for this one.
+pub(super) fn with_variable(name: &str, value: &str) -> Vec<i32> {
+    let wanted = format!("{name}={value}");
+    let own = i32::try_from(std::process::id()).unwrap_or_default();
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = entries.filter_map(|it| it.file_name().to_str()?.parse::<i32>().ok());
+    let has_it = |pid: &i32| {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        environment.split(|it| *it == 0).any(|it| it == wanted.as_bytes())
+    };
+    let is_there = |pid: &i32| stat(*pid).is_some_and(|it| !it.is_zombie);
+    pids.filter(|it| *it != own && has_it(it) && is_there(it)).collect()
+}
+
 /// Sends a signal. A process that has ended is none to send it to.
 pub(super) fn send(pid: i32, signal: Signal) {
     if let Some(pid) = Pid::from_raw(pid) {

@@ -194,6 +194,33 @@ fn a_kept_promotion_goes_on_when_it_is_tried_again() {
 }
 
 #[test]
+fn a_gradual_promotion_that_is_not_complete_is_not_kept() {
+    let steps = Promote { steps: vec![10, 100], ..Promote::default() };
+    let mut plan = Plan { after_promotion: AfterPromotion::Keep, ..story() };
+    plan.stages[2] = Stage::new("promote", Action::Promote(steps));
+    let mut at_ten_percent = run(&plan);
+    at_ten_percent.done(Step::forward(0));
+    at_ten_percent.done(Step::forward(1));
+    at_ten_percent.tell(&Event::Began(Step::forward(2)));
+    at_ten_percent.tell(&Event::Made(Step::forward(2)));
+    // A watch takes it back, or a person ends the rollout.
+    for is_cancelled in [false, true] {
+        let mut run = Run { machine: at_ten_percent.machine.clone() };
+        if is_cancelled {
+            run.tell(&Event::Cancelled { by: "me".to_owned(), reason: None });
+        }
+        run.tell(&Event::Failed { step: Step::forward(2), failure: maybe() });
+        assert_eq!(run.machine.next(), Next::Begin(Step::back(2)), "{is_cancelled}");
+        run.done(Step::back(2));
+        assert_eq!(run.machine.next(), Next::Begin(Step::back(1)), "{is_cancelled}");
+    }
+    // When it is complete, it is kept.
+    at_ten_percent.end(Step::forward(2));
+    at_ten_percent.fails(Step::forward(3), maybe());
+    assert_eq!(at_ten_percent.machine.next(), Next::Person(Stuck::Kept));
+}
+
+#[test]
 fn a_promotion_that_was_taken_back_is_noticed_in_the_middle_of_a_stage() {
     let plan = Plan { after_promotion: AfterPromotion::Keep, ..story() };
     let mut run = run(&plan);
@@ -249,7 +276,7 @@ fn an_interrupted_stage_is_undone_or_waits_for_a_person() {
 #[test]
 fn an_approval_is_for_the_stage_that_waits_for_it() {
     let plan = plan(vec![Stage::new("ask", Action::Approve), with_undo("a", IfFailed::Stop)]);
-    let approved = Event::Approved { by: "me".to_owned() };
+    let approved = Event::Approved { by: "me".to_owned(), stage: None };
     let mut run = run(&plan);
     assert_eq!(run.machine.apply(&approved, 1), Err(Impossible::NothingToApprove));
     run.tell(&Event::Began(Step::forward(0)));
@@ -427,7 +454,7 @@ fn walk(seed: u64) -> usize {
             let event = match random.u8(..4) {
                 0 => cancelled(),
                 1 => Event::TakenBack { reason: "by hand".to_owned() },
-                2 => Event::Approved { by: "me".to_owned() },
+                2 => Event::Approved { by: "me".to_owned(), stage: None },
                 _ => Event::Retried { by: "me".to_owned() },
             };
             let is_sensible =
@@ -486,7 +513,7 @@ fn walk(seed: u64) -> usize {
                 let is_call = matches!(stage.action, Action::Call(_));
                 let is_approve = matches!(stage.action, Action::Approve);
                 if is_approve && !machine.stages()[step.stage].is_approved && random.bool() {
-                    write(Event::Approved { by: "me".to_owned() }, &world);
+                    write(Event::Approved { by: "me".to_owned(), stage: None }, &world);
                     continue;
                 }
                 let effect = step.direction == Direction::Do;

@@ -177,3 +177,53 @@ async fn a_command_that_floods_its_output_does_not_hold_up_requests() {
     }
     assert_eq!(settled(&proxy, &id).await["state"], "undone");
 }
+
+/// The undo begins when nothing of the command is left, also if the command kills what watches over it.
+#[tokio::test]
+async fn a_command_without_its_helper_is_ended_before_its_undo() {
+    let (blue, green, host, folder) = both().await;
+    let (pid, undone) = (folder.path().join("pid"), folder.path().join("undone"));
+    let command = format!("echo $$ > {}; kill -9 $PPID; sleep 600", pid.display());
+    let undo = format!(
+        "p=$(cat {}); if [ ! -e /proc/$p ] || grep -q ') Z ' /proc/$p/stat; then echo gone; else echo alive; fi > {}",
+        pid.display(),
+        undone.display()
+    );
+    let plans = format!("[rollouts]\nexec = true\n{}", plan("bad", &command, "", &undo));
+    let proxy = story(&blue, &host, &plans).start();
+    let id = begin(&proxy, "bad", &green, json!({})).await;
+    let over = settled(&proxy, &id).await;
+    assert_eq!(over["state"], "undone", "{over}");
+    assert!(over.to_string().contains("without a report"), "{over}");
+    assert_eq!(read(&undone), "gone\n");
+}
+
+/// A cancellation that comes just after a command starts no other.
+#[tokio::test]
+async fn a_cancelled_stage_starts_no_further_command() {
+    let (blue, green, host, folder) = both().await;
+    let (begun, more) = (folder.path().join("begun"), folder.path().join("more"));
+    // It leaves a process behind that takes its time to end, and is done itself.
+    let left = format!(
+        "echo {{service}} >> {0}; (trap '' TERM; exec >/dev/null 2>&1 </dev/null; sleep 5) & [ $(wc -l < {0}) = 1 ] || touch {1}",
+        begun.display(),
+        more.display()
+    );
+    let stage = format!(
+        "[rollouts]\nexec = true\n[[rollout.two.stage]]\nname = \"run\"\nkind = \"exec\"\n\
+         command = [\"sh\", \"-c\", {left:?}, \"sh\", \"{{service}}\"]\n"
+    );
+    let stage = stage.replace("echo {service}", "echo $1");
+    let proxy = story(&blue, &host, &stage)
+        .service_of("api", "api.test", "/", &[blue.address], &[])
+        .start();
+    let of = || json!({"version": "8.0", "endpoints": [green.address.to_string()]});
+    let body = json!({"plan": "two", "services": {"web": of(), "api": of()}}).to_string();
+    let id = proxy.call("POST", "/v1/rollouts", "", &body).await.json();
+    let id = id["id"].as_str().expect("an id");
+    eventually("the first command runs", async || !read(&begun).is_empty()).await;
+    assert_eq!(act(&proxy, id, "cancel").await.status, 200);
+    let over = super::settled_for_good(&proxy, id).await;
+    assert_eq!(over["state"], "cancelled", "{over}");
+    assert_eq!((read(&begun).lines().count(), more.exists()), (1, false));
+}

@@ -262,3 +262,74 @@ async fn a_plan_can_keep_the_promotion_whatever_fails_after_it() {
     assert_eq!(act(&proxy, &id, "retry").await.status, 200);
     assert_eq!(settled(&proxy, &id).await["state"], "done");
 }
+
+/// A later version has written the record: nothing is done with it, but it can be seen and ended.
+#[tokio::test]
+async fn a_rollout_that_cannot_be_read_is_shown_as_stuck_and_can_be_ended() {
+    use flipgate::control::{Change, ChangeRequest, RolloutChange, RolloutStep};
+    let (blue, host) = (application("blue").await, Host::start().await);
+    let proxy = story(&blue, &host, "").start();
+    let id = "20990101-000000-abcd";
+    let web = "web".parse().expect("a name");
+    let change = Change::Rollout(RolloutChange::Begin { owner: "me".into(), services: vec![web] });
+    let step = RolloutStep {
+        id: id.parse().expect("an id"),
+        expected: 0,
+        record: r#"{"format":2,"later":true}"#.into(),
+        is_over: false,
+        pools: std::collections::BTreeMap::new(),
+    };
+    let call = ChangeRequest { rollout: Some(step), ..ChangeRequest::unconditional(change) };
+    proxy.app().control().propose(call).await.expect("it is written");
+    let list = proxy.call("GET", "/v1/rollouts", "", "").await.json();
+    let shown = &list["rollouts"][0];
+    assert_eq!((&shown["id"], &shown["state"]), (&json!(id), &json!("stuck")), "{list}");
+    assert!(shown["error"].as_str().is_some_and(|it| it.contains("format 2")), "{shown}");
+    assert_eq!(shown["started"], "2099-01-01T00:00:00Z");
+    for verb in ["approve", "retry"] {
+        assert_eq!(act(&proxy, id, verb).await.status, 409, "{verb}");
+    }
+    let promote = r#"{"services":{"web":"green"}}"#;
+    assert!(proxy.call("POST", "/v1/promote", "", promote).await.text().contains("in_rollout"));
+    let ended = act(&proxy, id, "cancel").await;
+    assert_eq!((ended.status, &ended.json()["over"]), (200, &json!(true)), "{}", ended.text());
+    assert_eq!(act(&proxy, id, "cancel").await.status, 409);
+    assert!(!proxy.call("POST", "/v1/promote", "", promote).await.text().contains("in_rollout"));
+}
+
+/// Each try is kept, and a record has a limit.
+#[tokio::test]
+async fn a_rollout_is_not_tried_again_for_ever() {
+    let (blue, green, host) =
+        (application("blue").await, application("green").await, Host::start().await);
+    let address = host.application.address;
+    let plan = format!(
+        "[[rollout.again.stage]]\nname = \"one\"\nkind = \"call\"\nurl = \"http://{address}/one\"\n\
+         undo = {{ kind = \"call\", url = \"http://{address}/undo?{}\" }}\n\
+         [[rollout.again.stage]]\nname = \"two\"\nkind = \"call\"\nurl = \"http://{address}/two\"\n",
+        "x".repeat(4000)
+    );
+    let proxy = story(&blue, &host, &plan).start();
+    host.fail("/two");
+    host.fail("/undo");
+    let id = begin(&proxy, "again", &green, json!({})).await;
+    assert_eq!(settled(&proxy, &id).await["state"], "stuck");
+    let record = || {
+        let applied = proxy.app().control().applied();
+        applied.state.rollouts.iter().next().expect("it is there").1.record.len()
+    };
+    let mut tries = 0;
+    let refused = loop {
+        let retried = act(&proxy, &id, "retry").await;
+        if retried.status != 200 {
+            break retried;
+        }
+        tries += 1;
+        assert!(tries < 2000, "{} bytes", record());
+        assert_eq!(settled(&proxy, &id).await["state"], "stuck");
+    };
+    assert!(refused.text().contains("too often"), "{}", refused.text());
+    assert!(record() < 1024 * 1024, "{} bytes", record());
+    host.recover();
+    assert_eq!(act(&proxy, &id, "cancel").await.status, 200, "it can be ended");
+}

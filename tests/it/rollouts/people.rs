@@ -212,3 +212,30 @@ async fn an_approval_is_possible_only_where_one_is_waited_for() {
     until_stage(&proxy, &asks, 0, "waiting").await;
     assert_eq!(act(&proxy, &asks, "approve").await.status, 200);
 }
+
+/// A repeated approval is not one of the next stage.
+#[tokio::test]
+async fn an_approval_of_a_stage_approves_no_other() {
+    let (blue, green, host) =
+        (application("blue").await, application("green").await, Host::start().await);
+    let ask = "[[rollout.ask.stage]]\nname = \"one\"\nkind = \"approve\"\n\
+               [[rollout.ask.stage]]\nname = \"two\"\nkind = \"approve\"\n";
+    let proxy = story(&blue, &host, ask).start();
+    let id = begin(&proxy, "ask", &green, json!({})).await;
+    until_stage(&proxy, &id, 0, "waiting").await;
+    let call = async |verb: &str, stage: &str| {
+        let path = format!("/v1/rollouts/{id}/{verb}");
+        proxy.call("POST", &path, "", &json!({"stage": stage}).to_string()).await
+    };
+    assert_eq!(call("approve", "two").await.status, 409, "it does not wait yet");
+    assert_eq!(call("approve", "three").await.status, 422);
+    assert_eq!(call("cancel", "one").await.status, 400);
+    assert_eq!(call("approve", "one").await.status, 200);
+    until_stage(&proxy, &id, 1, "waiting").await;
+    let again = call("approve", "one").await;
+    assert_eq!(again.status, 409, "{}", again.text());
+    assert_eq!(again.json()["type"], "urn:flipgate:problem:rollout-state");
+    assert_eq!(show(&proxy, &id).await["state"], "waiting");
+    assert_eq!(call("approve", "two").await.status, 200);
+    assert_eq!(settled(&proxy, &id).await["state"], "done");
+}

@@ -51,6 +51,9 @@ pub struct RolloutActionRequest {
     /// Why, for the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Of an approval: the stage that it is for. Without it, the one that waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stage: Option<String>,
 }
 
 /// All rollouts that are in progress, and the last ones, the latest first.
@@ -160,6 +163,9 @@ pub struct RolloutUndo {
     /// When it ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ended: Option<String>,
+    /// What was found, like a pool that another caller has set since.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub note: Option<String>,
     /// Why it has failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
