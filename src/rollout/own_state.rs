@@ -3,6 +3,9 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use futures_util::future::join_all;
+use tokio::time::Instant;
+
 use super::{
     event::{Direction, Event, Failure},
     handle::{RolloutError, unix_millis},
@@ -13,9 +16,9 @@ use super::{
 use crate::{
     continuity::ShareSecret,
     control::{
-        Actor, Applied, Change, ChangeError, ChangeRequest, DrainGoal as Goal, IntakeChange,
-        PromotionTerms, ReasonKind, RolloutChange, ShareSteps, is_as_set, random_secret,
-        still_promoted,
+        Actor, Applied, Change, ChangeError, ChangeRequest, Control, DrainGoal as Goal,
+        IntakeChange, PromotionTerms, ReasonKind, RolloutChange, ShareSteps, is_as_set,
+        random_secret, still_promoted,
     },
     model::{Color, Health, PoolSpec, ServiceName, WatchResult},
     release::{ReleaseError, written},
@@ -383,67 +386,67 @@ async fn drain(stage: &Running<'_>, drain: &Drain) -> Result<Found, Failure> {
         DrainGoal::SafeToStop => Goal::SafeToStop,
     };
     let control = stage.rollouts.control();
-    let until = drain.patience.map(|it| tokio::time::Instant::now() + it);
-    let mut notes = Vec::new();
-    for (service, candidate) in candidates(stage, &stage.services()) {
-        let old = candidate.other();
-        let mut has_ended_streams = false;
-        // After its patience, it waits for whatever may come.
-        let mut is_patient = false;
-        loop {
-            let is_over = until.is_some_and(|it| tokio::time::Instant::now() >= it);
-            let wait = match until {
-                Some(until) if !is_patient => {
-                    until.saturating_duration_since(tokio::time::Instant::now()).min(DRAIN_WAIT)
-                }
-                _ => DRAIN_WAIT,
-            };
-            let Some(drain_state) = control.wait_for_drain(&service, Some(old), wait, goal).await
-            else {
-                break;
-            };
-            let is_reached = match goal {
-                Goal::Drained => drain_state.is_drained,
-                Goal::SafeToStop => drain_state.is_safe_to_stop(),
-            };
-            if is_reached || drain_state.is_active {
-                break;
+    // `None` after the patience, when it waits for as long as it takes.
+    let mut until = drain.patience.map(|it| Instant::now() + it);
+    let candidates = candidates(stage, &stage.services()).into_iter();
+    let mut open: Vec<_> = candidates.map(|(service, color)| (service, color.other())).collect();
+    loop {
+        let left = until.map(|it| it.saturating_duration_since(Instant::now()));
+        let wait = left.unwrap_or(DRAIN_WAIT).min(DRAIN_WAIT);
+        let held = open.iter().map(|it| holds(control, it, wait, goal));
+        let held = join_all(held).await;
+        let held: Vec<_> =
+            open.into_iter().zip(held).filter_map(|(it, why)| Some((it, why?))).collect();
+        let Some((_, first)) = held.first() else { return Ok(Found::default()) };
+        stage.rollouts.board().note(stage.id, first);
+        let (next, held): (Vec<_>, Vec<_>) = held.into_iter().unzip();
+        open = next;
+        if until.is_none_or(|it| Instant::now() < it) {
+            continue;
+        }
+        until = None;
+        let held = held.join("; ");
+        match drain.then {
+            AfterPatience::GoOn => {
+                let note = Some(format!("went on: {held}"));
+                return Ok(Found { note, ..Found::default() });
             }
-            let held = format!(
-                "{service}.{old} has {} requests in flight; {}",
-                drain_state.in_flight,
-                match drain_state.holds.by.is_empty() {
-                    true => "nothing else holds it".to_owned(),
-                    false => format!("held by {}", drain_state.holds.by.join(", ")),
-                }
-            );
-            stage.rollouts.board().note(stage.id, &held);
-            if !is_over {
-                continue;
+            AfterPatience::Fail => {
+                let time = written(drain.patience.unwrap_or_default());
+                let error = format!("not done within {time} (`patience`): {held}");
+                return Err(Failure::maybe_done(error));
             }
-            match drain.then {
-                AfterPatience::GoOn => {
-                    notes.push(format!("went on: {held}"));
-                    break;
-                }
-                AfterPatience::Fail => {
-                    let time = written(drain.patience.unwrap_or_default());
-                    return Err(Failure::maybe_done(format!(
-                        "not done within {time} (`patience`): {held}"
-                    )));
-                }
-                AfterPatience::EndStreams if !has_ended_streams => {
-                    has_ended_streams = true;
+            AfterPatience::EndStreams => {
+                for (service, old) in &open {
                     // An active color has nothing to end.
-                    let _ = control.end_streams(&service, old);
+                    let _ = control.end_streams(service, *old);
                 }
-                AfterPatience::EndStreams | AfterPatience::Wait => {}
             }
-            is_patient = true;
+            AfterPatience::Wait => {}
         }
     }
-    let note = (!notes.is_empty()).then(|| notes.join("; "));
-    Ok(Found { note, ..Found::default() })
+}
+
+/// What holds a color after this wait. `None` if the drain has reached its goal, or there is nothing to drain.
+async fn holds(
+    control: &Control,
+    (service, color): &(ServiceName, Color),
+    wait: Duration,
+    goal: Goal,
+) -> Option<String> {
+    let state = control.wait_for_drain(service, Some(*color), wait, goal).await?;
+    let is_reached = match goal {
+        Goal::Drained => state.is_drained,
+        Goal::SafeToStop => state.is_safe_to_stop(),
+    };
+    if is_reached || state.is_active {
+        return None;
+    }
+    let by = match state.holds.by.is_empty() {
+        true => "nothing else holds it".to_owned(),
+        false => format!("held by {}", state.holds.by.join(", ")),
+    };
+    Some(format!("{service}.{color} has {} requests in flight; {by}", state.in_flight))
 }
 
 async fn watch(stage: &Running<'_>, watch: &Watch) -> Result<Found, Failure> {

@@ -89,27 +89,35 @@ fn run(spec: &CommandSpec) -> CommandReport {
     };
     let mut command = Command::new(program);
     command.args(arguments).env_clear().envs(&spec.env).process_group(0);
-    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command.stdin(Stdio::null());
+    // One for both, so that what is printed stays in its order.
+    let output = io::pipe().and_then(|(output, input)| {
+        command.stdout(input.try_clone()?).stderr(input);
+        Ok(output)
+    });
+    let output = match output {
+        Ok(output) => output,
+        Err(error) => {
+            report.not_started = Some(format!("cannot make a pipe: {error}"));
+            return report;
+        }
+    };
     if let Some(dir) = &spec.dir {
         command.current_dir(dir);
     }
-    let mut child = match command.spawn() {
+    let child = match command.spawn() {
         Ok(child) => child,
         Err(error) => {
             report.not_started = Some(format!("cannot run {program}: {error}"));
             return report;
         }
     };
+    // The pipe ends with its last writer.
+    drop(command);
     let pid = i32::try_from(child.id()).unwrap_or(i32::MAX);
     let (happened, events) = mpsc::channel();
     let kept = Arc::new(Mutex::new(KeptOutput::new(spec.output_max)));
-    let outputs: [Option<Box<dyn Read + Send>>; 2] = [
-        child.stdout.take().map(|it| Box::new(it) as _),
-        child.stderr.take().map(|it| Box::new(it) as _),
-    ];
-    for output in outputs.into_iter().flatten() {
-        read_output(output, Arc::clone(&kept), happened.clone());
-    }
+    read_output(output, Arc::clone(&kept), happened.clone());
     watch_input(happened.clone());
     reap(pid, happened);
     supervise(pid, &events, &mut report);
@@ -121,7 +129,7 @@ fn run(spec: &CommandSpec) -> CommandReport {
 fn supervise(pid: i32, events: &Receiver<Happened>, report: &mut CommandReport) {
     let own = getpid().as_raw_nonzero().get();
     let mut kill_at: Option<Instant> = None;
-    let (mut outputs_left, mut has_ended) = (2, false);
+    let (mut is_output_open, mut has_ended) = (true, false);
     while !has_ended {
         let happened = match kill_at {
             None => events.recv().map_err(|_| RecvTimeoutError::Disconnected),
@@ -135,7 +143,7 @@ fn supervise(pid: i32, events: &Receiver<Happened>, report: &mut CommandReport) 
                         (status.exit_status(), status.terminating_signal());
                 }
             }
-            Ok(Happened::OutputEnded) => outputs_left -= 1,
+            Ok(Happened::OutputEnded) => is_output_open = false,
             Ok(Happened::Stop) if kill_at.is_none() => {
                 report.stopped = true;
                 kill_at = Some(Instant::now() + TERM_TIME);
@@ -151,9 +159,9 @@ fn supervise(pid: i32, events: &Receiver<Happened>, report: &mut CommandReport) 
     }
     // Its own children have ended with it, most likely. What is left was left behind.
     let until = Instant::now() + OUTPUT_TIME;
-    while outputs_left > 0 && !report.stopped {
+    while is_output_open && !report.stopped {
         match events.recv_timeout(until.saturating_duration_since(Instant::now())) {
-            Ok(Happened::OutputEnded) => outputs_left -= 1,
+            Ok(Happened::OutputEnded) => is_output_open = false,
             Ok(Happened::Stop) => report.stopped = true,
             Ok(Happened::Ended(_)) => {}
             Err(_) => break,
@@ -180,11 +188,7 @@ fn end_all(own: i32, command: i32) -> usize {
     }
 }
 
-fn read_output(
-    output: Box<dyn Read + Send>,
-    kept: Arc<Mutex<KeptOutput>>,
-    happened: Sender<Happened>,
-) {
+fn read_output(output: io::PipeReader, kept: Arc<Mutex<KeptOutput>>, happened: Sender<Happened>) {
     thread::spawn(move || {
         drain(output, |bytes| kept.lock().unwrap_or_else(PoisonError::into_inner).add(bytes));
         let _ = happened.send(Happened::OutputEnded);

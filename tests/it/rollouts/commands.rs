@@ -62,6 +62,7 @@ async fn a_command_that_fails_says_why_and_keeps_the_ends_of_its_output() {
         "[rollouts]\nexec = true\n".to_owned(),
         plan("flood", flood, "", &undo),
         plan("signal", "kill -9 $$", "", &undo),
+        plan("order", "for i in 1 2 3; do echo out $i; echo err $i >&2; done; exit 1", "", &undo),
         "[[rollout.missing.stage]]\nname = \"run\"\nkind = \"exec\"\ncommand = [\"/nowhere/program\"]\n".to_owned(),
     ];
     let proxy = story(&blue, &host, &plans.concat()).start();
@@ -73,12 +74,15 @@ async fn a_command_that_fails_says_why_and_keeps_the_ends_of_its_output() {
     let output = stage["output"].as_str().expect("a text");
     assert!(output.starts_with("begin\nxxx") && output.contains("bytes left out"), "{output}");
     assert!(output.ends_with("end\n") && output.len() < 20_000, "{}", output.len());
+    let order = failed("order").await;
+    let printed = "out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n";
+    assert_eq!(order["stages"][0]["output"], printed);
     let signal = failed("signal").await;
     assert!(
         signal["error"].as_str().is_some_and(|it| it.contains("ended by signal 9")),
         "{signal}"
     );
-    assert_eq!(read(&file), "undone\nundone\n");
+    assert_eq!(read(&file), "undone\nundone\nundone\n");
     let missing = failed("missing").await;
     assert!(
         missing["error"].as_str().is_some_and(|it| it.contains("cannot run /nowhere/program")),
@@ -226,4 +230,29 @@ async fn a_cancelled_stage_starts_no_further_command() {
     let over = super::settled_for_good(&proxy, id).await;
     assert_eq!(over["state"], "cancelled", "{over}");
     assert_eq!((read(&begun).lines().count(), more.exists()), (1, false));
+}
+
+/// A stage needs the secrets that it uses, and no other.
+#[tokio::test]
+async fn a_secret_that_is_gone_is_in_the_way_of_no_other_stage() {
+    let (blue, green, host, folder) = both().await;
+    let (token, undone) = (folder.path().join("token"), folder.path().join("undone"));
+    std::fs::write(&token, "s3same-0pen\n").expect("written");
+    let undo = format!("echo undone > {}", undone.display());
+    let plans = format!(
+        "[rollouts]\nexec = true\n[rollout.gone.secrets.token]\nfile = {token:?}\n{}\
+         [[rollout.gone.stage]]\nname = \"ask\"\nkind = \"approve\"\n\
+         [[rollout.gone.stage]]\nname = \"use\"\nkind = \"call\"\nurl = \"http://{}/x?t={{secret.token}}\"\n",
+        plan("gone", "true", "", &undo),
+        host.application.address
+    );
+    let proxy = story(&blue, &host, &plans).start();
+    let id = begin(&proxy, "gone", &green, json!({})).await;
+    until_stage(&proxy, &id, 1, "waiting").await;
+    std::fs::remove_file(&token).expect("it was there");
+    assert_eq!(act(&proxy, &id, "approve").await.status, 200);
+    let over = settled(&proxy, &id).await;
+    assert_eq!(over["state"], "undone", "{over}");
+    assert!(over["error"].as_str().is_some_and(|it| it.contains("secret `token`")), "{over}");
+    assert_eq!((read(&undone).as_str(), host.calls().len()), ("undone\n", 0));
 }

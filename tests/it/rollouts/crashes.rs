@@ -147,36 +147,47 @@ async fn a_rollout_that_an_earlier_version_began_goes_on() {
         let file = file.expect("readable").path();
         std::fs::copy(&file, state.join(file.file_name().expect("a name"))).expect("copied");
     }
+    let (done, waiting) = ("20261129-100807-s952", "20261129-100810-f6z7");
+    // It was over long ago, so that the next change may forget it.
+    let folder = state.display().to_string();
+    let written = process::run(&["state", "show", &folder, "--json"]);
+    let written: Value = serde_json::from_slice(&written.stdout).expect("JSON");
+    assert!(written["rollout"][done]["ended_at"].is_u64(), "{written}");
     let process = crash.start().await;
-    let (done, waiting) = ("20261129-093455-phr5", "20261129-093457-2aae");
     let shown = |id: &str| -> Value {
         serde_json::from_slice(&process.cli(&["rollout", id, "--json"]).stdout).expect("JSON")
     };
-    let first = shown(done);
-    assert_eq!((&first["state"], &first["reason"]), (&json!("done"), &json!("golden")), "{first}");
-    let stages: Vec<_> = first["stages"].as_array().expect("stages").iter().collect();
-    assert!(stages.iter().all(|it| it["state"] == "done"), "{first}");
-    // Its key is still known.
-    let again = process.cli(&[
-        "deploy",
-        "web",
-        "--version",
-        "8.0",
-        "--plan",
-        "nightly",
-        "--reason",
-        "golden",
-        "--detach",
-        "--idempotency-key",
-        "nightly-1",
-        "--json",
-    ]);
-    let again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
-    assert_eq!(again["id"], done, "{again}");
     // The other one waits as it did, and its plan, which no file holds any more, goes on.
-    assert_eq!(shown(waiting)["state"], "waiting");
+    let before = shown(waiting);
+    assert_eq!((&before["state"], &before["reason"]), (&json!("waiting"), &json!("golden 2")));
+    assert_eq!(before["stages"][0]["state"], "done", "{before}");
     let approved = process.cli(&["rollout", "approve", waiting]);
     assert!(approved.status.success(), "{}", String::from_utf8_lossy(&approved.stderr));
     let settled = settled(&process, waiting);
     assert_eq!((&settled["state"], &settled["over"]), (&json!("done"), &json!(true)), "{settled}");
+}
+
+/// A watch that nothing continues comes to no verdict, and the rollout does not wait for it.
+#[tokio::test]
+async fn a_watch_without_settings_is_not_waited_for() {
+    const WATCH: &str = "[service.web.watch]\nfor = \"10m\"\nrequests = 1\n";
+    let plan = "[[rollout.watched.stage]]\nname = \"promote\"\nkind = \"promote\"\n\
+                [[rollout.watched.stage]]\nname = \"watch\"\nkind = \"watch\"\n";
+    let crash = Crash::with(&format!("{plan}{WATCH}")).await;
+    let mut process = crash.start().await;
+    let id = begin(&process, "watched");
+    eventually("it watches", async || {
+        let shown = process.cli(&["rollout", &id, "--json"]);
+        let shown: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
+        shown["stages"][1]["state"] == "running"
+    })
+    .await;
+    process.kill().await;
+    let text = std::fs::read_to_string(&crash.config).expect("it is readable");
+    std::fs::write(&crash.config, text.replace(WATCH, "")).expect("writable");
+    let process = crash.start().await;
+    let done = settled(&process, &id);
+    assert_eq!(done["state"], "done", "{done}");
+    assert!(done.to_string().contains("has come to no verdict"), "{done}");
+    assert_eq!(process.get("/").await, "green");
 }

@@ -239,3 +239,21 @@ async fn an_approval_of_a_stage_approves_no_other() {
     assert_eq!(call("approve", "two").await.status, 200);
     assert_eq!(settled(&proxy, &id).await["state"], "done");
 }
+
+/// A version that was set by hand can be anything, and a command would take it for a part of itself.
+#[tokio::test]
+async fn a_version_that_was_set_by_hand_is_checked_too() {
+    let (blue, green, host) =
+        (application("blue").await, application("green").await, Host::start().await);
+    let proxy = story(&blue, &host, "").start();
+    let endpoints = [green.address.to_string()];
+    let put = json!({"version": "$(touch x)", "endpoints": endpoints}).to_string();
+    assert_eq!(proxy.call("PUT", "/v1/services/web/pools/green", "", &put).await.status, 200);
+    let body = r#"{"plan":"story","services":{"web":{}}}"#;
+    let refused = proxy.call("POST", "/v1/rollouts", "", body).await;
+    assert_eq!((refused.status, &refused.json()["reasons"][0]["code"]), (422, &json!("version")));
+    assert!(host.calls().is_empty());
+    // Another version in the call is good.
+    let id = begin(&proxy, "story", &green, json!({})).await;
+    assert_eq!(settled(&proxy, &id).await["state"], "done");
+}

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{Host, act, application, begin, settled, settled_for_good, show, until_stage};
-use crate::support::{Application, Process, TestProxy, Upstream, eventually, process};
+use crate::support::{Application, Process, Reply, TestProxy, Upstream, eventually, process};
 
 /// Services `web` and `api` with blue active and green empty.
 fn both(blue: &Application, more: &str) -> TestProxy {
@@ -188,4 +188,30 @@ async fn a_promotion_of_another_caller_is_not_taken_back() {
     // Its pool is active, so it cannot be put back: a person decides.
     assert_eq!(over["state"], "stuck", "{over}");
     assert_eq!(proxy.status().await["services"]["web"]["active"], "green");
+}
+
+/// After the patience of a drain, the streams of all services end, and not those of the first one alone.
+#[tokio::test]
+async fn the_streams_of_all_services_are_ended() {
+    let blue = Application::start(|_| Reply::Held("blue".to_owned())).await;
+    let green = application("green").await;
+    let plan = "[[rollout.drained.stage]]\nname = \"pool\"\nkind = \"pool\"\nhealthy_within = \"none\"\n\
+                [[rollout.drained.stage]]\nname = \"promote\"\nkind = \"promote\"\n\
+                [[rollout.drained.stage]]\nname = \"drain\"\nkind = \"drain\"\nuntil = \"drained\"\npatience = \"100ms\"\nthen = \"end_streams\"\n";
+    let proxy = TestProxy::build()
+        .service_of("web", "*", "/", &[blue.address], &[])
+        .service_of("api", "api.test", "/", &[blue.address], &[])
+        .services(plan)
+        .start();
+    let (mut web, mut api) = (proxy.public().await, proxy.public().await);
+    web.send("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
+    api.send("GET / HTTP/1.1\r\nHost: api.test\r\n\r\n").await;
+    proxy.wait_for_in_flight("web", "blue", 1).await;
+    proxy.wait_for_in_flight("api", "blue", 1).await;
+    let id = begin_both(&proxy, "drained", &green).await;
+    eventually("both end", async || proxy.events("streams_ending").len() == 2).await;
+    assert_eq!(show(&proxy, &id).await["stages"][2]["state"], "running", "a request is no stream");
+    blue.release();
+    assert_eq!(settled(&proxy, &id).await["state"], "done");
+    assert_eq!((web.head().await.status, api.head().await.status), (200, 200));
 }
