@@ -52,7 +52,9 @@ async fn the_tasks_of_the_control_plane_have_an_owner() {
     let (_blue, _green, proxy) = colors().await;
     let proxy = proxy.start();
     let tasks = proxy.app().tasks();
-    assert_eq!(tasks, ["admin", "care", "certificates", "control", "reload", "watch", "worker"]);
+    let known =
+        ["admin", "care", "certificates", "control", "reload", "rollout", "watch", "worker"];
+    assert_eq!(tasks, known);
     assert!(!proxy.app().plant_panic("no such task"));
     assert!(proxy.app().plant_panic("reload"));
     wait_for_deaths(&proxy, "reload", 1).await;
