@@ -6,12 +6,13 @@ use base64::{
     Engine,
     engine::general_purpose::{STANDARD, STANDARD_NO_PAD},
 };
-use http::{HeaderName, HeaderValue, Method, Uri, uri::PathAndQuery};
+use http::{HeaderName, HeaderValue, Uri, uri::PathAndQuery};
 
 use super::{
     files,
     policy::statuses,
     reader::{Section, Value, flag, text, whole},
+    requests::{request_header, request_method},
     settings::{duration, path},
     shadow::{pointer, shadow},
 };
@@ -157,24 +158,9 @@ enum Direction {
 fn smoke_step(section: &Section<'_>) -> Option<SmokeStep> {
     let path = section.need("path", "a path, like \"/api/version\"", step_path);
     let name = section.read("name", None, |it| words(it).map(Some));
-    let method = section.read("method", "GET".into(), |it| {
-        let method = text(it)?;
-        match Method::from_bytes(method.as_bytes()) {
-            Ok(Method::CONNECT) | Err(_) => {
-                Err(format!("`{method}` is not a method for a request like this"))
-            }
-            Ok(_) => Ok(method.into()),
-        }
-    });
+    let method = section.read("method", "GET".into(), |it| Ok(request_method(it)?.into()));
     let headers = section.string_table("headers", |name, value| {
-        let parsed = name.parse::<HeaderName>();
-        let name = parsed.map_err(|_| format!("`{name}` is not the name of a header"))?;
-        if matches!(
-            name.as_str(),
-            "connection" | "content-length" | "transfer-encoding" | "te" | "upgrade"
-        ) {
-            return Err(format!("Flipgate sets `{name}` itself"));
-        }
+        let name = request_header(name)?;
         match HeaderValue::from_str(value) {
             Ok(_) => Ok((name.as_str().into(), value.into())),
             Err(_) => Err("a header has no control characters".to_owned()),

@@ -14,6 +14,7 @@ mod listeners;
 mod pins;
 mod policy;
 mod reader;
+mod requests;
 mod rollout_stages;
 mod rollouts;
 mod schema;

@@ -2,11 +2,10 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use http::{HeaderName, Method};
-
 use super::{
     policy::or_none,
     reader::{Section, Value, flag, text, whole, word},
+    requests::{request_header, request_method},
     settings::{duration, path},
 };
 use crate::{
@@ -326,24 +325,9 @@ fn call(section: &Section<'_>, known: &Placeholders) -> Option<Call> {
             None
         }
     };
-    let method = section.read("method", "GET".to_owned(), |it| {
-        let method = text(it)?;
-        match Method::from_bytes(method.as_bytes()) {
-            Ok(Method::CONNECT) | Err(_) => {
-                Err(format!("`{method}` is not a method for a request like this"))
-            }
-            Ok(_) => Ok(method.to_owned()),
-        }
-    });
+    let method = section.read("method", "GET".to_owned(), |it| Ok(request_method(it)?.to_owned()));
     let headers = section.string_table("headers", |name, value| {
-        let parsed = name.parse::<HeaderName>();
-        let name = parsed.map_err(|_| format!("`{name}` is not the name of a header"))?;
-        if matches!(
-            name.as_str(),
-            "connection" | "content-length" | "transfer-encoding" | "te" | "upgrade"
-        ) {
-            return Err(format!("Flipgate sets `{name}` itself"));
-        }
+        let name = request_header(name)?;
         let value = known.check(value)?;
         match value.chars().any(char::is_control) {
             true => Err("a header has no control characters".to_owned()),

@@ -109,7 +109,11 @@ impl Running<'_> {
         let mut found = Found::default();
         let mut has_begun = false;
         for values in self.runs(texts_of(call), call.condition.as_deref()) {
-            for (place, target) in self.targets(call, &values)?.into_iter().enumerate() {
+            let targets = self.targets(call, &values).map_err(|failure| Failure {
+                nothing_done: failure.nothing_done && !has_begun,
+                ..failure
+            })?;
+            for (place, target) in targets.into_iter().enumerate() {
                 let direction = match self.step.direction {
                     Direction::Do => "do",
                     Direction::Undo => "undo",

@@ -215,3 +215,21 @@ async fn the_streams_of_all_services_are_ended() {
     assert_eq!(settled(&proxy, &id).await["state"], "done");
     assert_eq!((web.head().await.status, api.head().await.status), (200, 200));
 }
+
+/// The second service has no endpoint to call, when the first one was called already: that one is undone.
+#[tokio::test]
+async fn a_call_that_was_made_for_one_service_is_undone_if_another_cannot_be_called() {
+    let (blue, green) = (application("blue").await, application("green").await);
+    let plan = "[[rollout.warm.stage]]\nname = \"warm\"\nkind = \"call\"\nat = \"candidate\"\npath = \"/warm/{service}\"\n\
+                undo = { kind = \"call\", at = \"active\", path = \"/cool/{service}\" }\n";
+    let proxy = both(&blue, plan);
+    // Of `api`, which comes first. `web` has none: its pool is not set by this plan.
+    let put = json!({"endpoints": [green.address.to_string()]}).to_string();
+    assert_eq!(proxy.call("PUT", "/v1/services/api/pools/green", "", &put).await.status, 200);
+    let id = begin_both(&proxy, "warm", &green).await;
+    let over = settled_for_good(&proxy, &id).await;
+    assert_eq!(over["state"], "undone", "{over}");
+    assert!(over["error"].as_str().is_some_and(|it| it.contains("no endpoint in green")), "{over}");
+    assert_eq!(green.requests_for("/warm/api").len(), 1);
+    assert_eq!(blue.requests_for("/cool/api").len(), 1, "{over}");
+}
