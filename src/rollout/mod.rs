@@ -25,6 +25,7 @@ mod running;
 mod settings;
 mod stages;
 mod values;
+mod waits;
 
 pub use self::{
     begin::{BeginCall, DeploymentCall, new_id, wrong_version},

@@ -1,26 +1,23 @@
-//! The stages about Flipgate's own state: pools, gates, promotion, drain, watch, hold. Each change and the position of the
+//! The stages that change Flipgate's own state: pools, promotion, hold. Each change and the position of the
 //! rollout are one commit.
 
 use std::{collections::BTreeMap, time::Duration};
 
-use futures_util::future::join_all;
-use tokio::time::Instant;
-
 use super::{
     event::{Direction, Event, Failure},
-    handle::{RolloutError, unix_millis},
+    handle::RolloutError,
     machine::Progress,
-    plan::{Action, AfterPatience, Drain, DrainGoal, Hold, Promote, SetPool, Watch},
+    plan::{Action, Hold, Promote, SetPool},
     running::{Found, Running},
+    waits,
 };
 use crate::{
     continuity::ShareSecret,
     control::{
-        Actor, Applied, Change, ChangeError, ChangeRequest, Control, DrainGoal as Goal,
-        IntakeChange, PromotionTerms, ReasonKind, RolloutChange, ShareSteps, is_as_set,
-        random_secret, still_promoted,
+        Actor, Applied, Change, ChangeError, ChangeRequest, IntakeChange, PromotionTerms,
+        ReasonKind, RolloutChange, ShareSteps, is_as_set, random_secret, still_promoted,
     },
-    model::{Color, Health, PoolSpec, ServiceName, WatchResult},
+    model::{Color, Health, PoolSpec, ServiceName},
     release::{ReleaseError, written},
 };
 
@@ -29,15 +26,6 @@ const POLL: Duration = Duration::from_millis(100);
 
 /// How long a step of a gradual promotion lasts, by default.
 const STEP_FOR: Duration = Duration::from_secs(120);
-
-/// One wait of a drain, after which the stage reads again what holds the color.
-const DRAIN_WAIT: Duration = Duration::from_secs(5);
-
-/// How often a stage reads whether a watch is overdue.
-const WATCH_POLL: Duration = Duration::from_secs(1);
-
-/// A watch without an end so long after it is not continued, in milliseconds.
-const OVERDUE_MS: u64 = 60_000;
 
 /// Runs a stage.
 pub(super) async fn run(stage: &Running<'_>, action: &Action) -> Result<Found, Failure> {
@@ -50,9 +38,9 @@ pub(super) async fn run(stage: &Running<'_>, action: &Action) -> Result<Found, F
         (Direction::Undo, Action::Hold(_)) => release_own(stage).await,
         (_, Action::Release) => release(stage).await,
         (_, Action::Gate) => gates(stage).await,
-        (_, Action::Approve) => approved(stage).await,
-        (_, Action::Drain(drain)) => self::drain(stage, drain).await,
-        (_, Action::Watch(watch)) => self::watch(stage, watch).await,
+        (_, Action::Approve) => waits::approved(stage).await,
+        (_, Action::Drain(drain)) => waits::drain(stage, drain).await,
+        (_, Action::Watch(watch)) => waits::watch(stage, watch).await,
         // They are no stages of this kind.
         (_, Action::Call(_) | Action::Until(_) | Action::Exec(_)) => Ok(Found::default()),
     }
@@ -70,7 +58,7 @@ async fn make(
 
 async fn set_pools(stage: &Running<'_>, pool: &SetPool) -> Result<Found, Failure> {
     let services = stage.services();
-    let candidates: Vec<(ServiceName, Color)> = candidates(stage, &services);
+    let candidates: Vec<(ServiceName, Color)> = stage.candidates();
     if !stage.is_made {
         let spec = |name: &ServiceName| {
             let it = stage.record.services.get(name)?;
@@ -92,11 +80,6 @@ async fn set_pools(stage: &Running<'_>, pool: &SetPool) -> Result<Found, Failure
             )))
         }
     }
-}
-
-fn candidates(stage: &Running<'_>, services: &[ServiceName]) -> Vec<(ServiceName, Color)> {
-    let candidate = |it: &ServiceName| Some((it.clone(), stage.record.services.get(it)?.candidate));
-    services.iter().filter_map(candidate).collect()
 }
 
 async fn healthy(stage: &Running<'_>, candidates: &[(ServiceName, Color)]) {
@@ -150,8 +133,7 @@ async fn restore_pools(stage: &Running<'_>) -> Result<Found, Failure> {
 }
 
 async fn promote(stage: &Running<'_>, promote: &Promote) -> Result<Found, Failure> {
-    let services = stage.services();
-    let colors: BTreeMap<_, _> = candidates(stage, &services).into_iter().collect();
+    let colors: BTreeMap<_, _> = stage.candidates().into_iter().collect();
     if !stage.is_made {
         let steps = (!promote.steps.is_empty()).then(|| ShareSteps {
             percents: promote.steps.clone(),
@@ -269,7 +251,7 @@ fn still_at_it(stage: &Running<'_>, applied: &Applied) -> Vec<ServiceName> {
             false => promoted.is_some_and(|promoted| still_promoted(it, *color, promoted)),
         })
     };
-    let candidates = candidates(stage, &stage.services()).into_iter();
+    let candidates = stage.candidates().into_iter();
     candidates.filter(is_at_it).map(|it| it.0).collect()
 }
 
@@ -336,9 +318,8 @@ fn own_call(stage: &Running<'_>, change: Change) -> ChangeRequest {
 }
 
 async fn gates(stage: &Running<'_>) -> Result<Found, Failure> {
-    let services = stage.services();
     let mut refusals = Vec::new();
-    for (service, color) in candidates(stage, &services) {
+    for (service, color) in stage.candidates() {
         let change = Change::Promote(BTreeMap::from([(service.clone(), color)]));
         let call = ChangeRequest {
             actor: Some(Actor::from(&stage.record.owner)),
@@ -358,164 +339,6 @@ async fn gates(stage: &Running<'_>) -> Result<Found, Failure> {
         false => {
             let error = refusals.join("; ");
             Err(Failure { by_gate: true, ..Failure::before_anything(error) })
-        }
-    }
-}
-
-async fn approved(stage: &Running<'_>) -> Result<Found, Failure> {
-    let mut changes = stage.rollouts.control().changes();
-    loop {
-        changes.borrow_and_update();
-        let known = stage.rollouts.find(stage.id)?;
-        let is_approved = known
-            .record
-            .machine()
-            .is_ok_and(|it| it.stages().get(stage.step.stage).is_some_and(|it| it.is_approved));
-        if is_approved {
-            return Ok(Found::default());
-        }
-        if changes.changed().await.is_err() {
-            return std::future::pending().await;
-        }
-    }
-}
-
-async fn drain(stage: &Running<'_>, drain: &Drain) -> Result<Found, Failure> {
-    let goal = match drain.until {
-        DrainGoal::Drained => Goal::Drained,
-        DrainGoal::SafeToStop => Goal::SafeToStop,
-    };
-    let control = stage.rollouts.control();
-    // `None` after the patience, when it waits for as long as it takes.
-    let mut until = drain.patience.map(|it| Instant::now() + it);
-    let candidates = candidates(stage, &stage.services()).into_iter();
-    let mut open: Vec<_> = candidates.map(|(service, color)| (service, color.other())).collect();
-    loop {
-        let left = until.map(|it| it.saturating_duration_since(Instant::now()));
-        let wait = left.unwrap_or(DRAIN_WAIT).min(DRAIN_WAIT);
-        let held = open.iter().map(|it| holds(control, it, wait, goal));
-        let held = join_all(held).await;
-        let held: Vec<_> =
-            open.into_iter().zip(held).filter_map(|(it, why)| Some((it, why?))).collect();
-        let Some((_, first)) = held.first() else { return Ok(Found::default()) };
-        stage.rollouts.board().note(stage.id, first);
-        let (next, held): (Vec<_>, Vec<_>) = held.into_iter().unzip();
-        open = next;
-        if until.is_none_or(|it| Instant::now() < it) {
-            continue;
-        }
-        until = None;
-        let held = held.join("; ");
-        match drain.then {
-            AfterPatience::GoOn => {
-                let note = Some(format!("went on: {held}"));
-                return Ok(Found { note, ..Found::default() });
-            }
-            AfterPatience::Fail => {
-                let time = written(drain.patience.unwrap_or_default());
-                let error = format!("not done within {time} (`patience`): {held}");
-                return Err(Failure::maybe_done(error));
-            }
-            AfterPatience::EndStreams => {
-                for (service, old) in &open {
-                    // An active color has nothing to end.
-                    let _ = control.end_streams(service, *old);
-                }
-            }
-            AfterPatience::Wait => {}
-        }
-    }
-}
-
-/// What holds a color after this wait. `None` if the drain has reached its goal, or there is nothing to drain.
-async fn holds(
-    control: &Control,
-    (service, color): &(ServiceName, Color),
-    wait: Duration,
-    goal: Goal,
-) -> Option<String> {
-    let state = control.wait_for_drain(service, Some(*color), wait, goal).await?;
-    let is_reached = match goal {
-        Goal::Drained => state.is_drained,
-        Goal::SafeToStop => state.is_safe_to_stop(),
-    };
-    if is_reached || state.is_active {
-        return None;
-    }
-    let by = match state.holds.by.is_empty() {
-        true => "nothing else holds it".to_owned(),
-        false => format!("held by {}", state.holds.by.join(", ")),
-    };
-    Some(format!("{service}.{color} has {} requests in flight; {by}", state.in_flight))
-}
-
-async fn watch(stage: &Running<'_>, watch: &Watch) -> Result<Found, Failure> {
-    let known = stage.rollouts.find(stage.id)?;
-    let promoted = known.state.promoted;
-    let candidates = candidates(stage, &stage.services());
-    let mut changes = stage.rollouts.control().changes();
-    loop {
-        let applied = changes.borrow_and_update().clone();
-        let (mut waits, mut notes) = (false, Vec::new());
-        for (name, color) in &candidates {
-            let Some(service) = applied.state.services.get(name) else { continue };
-            // The executor notices that the promotion was taken back.
-            if service.active != *color {
-                waits = true;
-                continue;
-            }
-            let has_settings =
-                applied.catalog.services().get(name).is_some_and(|it| it.watch.is_some());
-            let is_late = |until: u64| until.saturating_add(OVERDUE_MS) < unix_millis();
-            if let Some(watched) = &service.watch
-                && (!has_settings || is_late(watched.until))
-            {
-                let error = format!("the watch of `{name}` has come to no verdict");
-                match watch.accept_inconclusive {
-                    true => notes.push(error),
-                    false => return Err(Failure::maybe_done(error)),
-                }
-            } else if let Some(watched) = &service.watch {
-                waits = true;
-                let until = crate::control::timestamp(watched.until);
-                stage.rollouts.board().note(stage.id, &format!("{name} is watched until {until}"));
-            }
-            if let Some(confirmation) = &service.confirmation {
-                waits = true;
-                let until = crate::control::timestamp(confirmation.until);
-                let text = format!("{name} waits for its confirmation until {until}");
-                stage.rollouts.board().note(stage.id, &text);
-            }
-            let is_of_it = |it: &crate::store::WatchEnd| {
-                promoted.is_some_and(|promoted| it.generation >= promoted)
-            };
-            match service.last_watch.filter(is_of_it).map(|it| it.result) {
-                Some(WatchResult::Failed) => {
-                    let error = format!("the watch of `{name}` has found {color} bad");
-                    return Err(Failure::maybe_done(error));
-                }
-                Some(WatchResult::Inconclusive) if !watch.accept_inconclusive => {
-                    let error = format!("the watch of `{name}` had too few requests for a verdict");
-                    return Err(Failure::maybe_done(error));
-                }
-                Some(WatchResult::Inconclusive) => {
-                    notes.push(format!("{name}: too few requests for a verdict"));
-                }
-                Some(WatchResult::Stopped) => {
-                    notes.push(format!("{name}: the watch was ended by hand"));
-                }
-                Some(WatchResult::Passed) | None => {}
-            }
-        }
-        if !waits {
-            let note = (!notes.is_empty()).then(|| notes.join("; "));
-            return Ok(Found { note, ..Found::default() });
-        }
-        tokio::select! {
-            changed = changes.changed() => if changed.is_err() {
-                return std::future::pending().await;
-            },
-            () = tokio::time::sleep(WATCH_POLL) => {}
         }
     }
 }

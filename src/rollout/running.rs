@@ -12,7 +12,7 @@ use super::{
     record::Record,
     values::{OF_SERVICE, Values, placeholders},
 };
-use crate::model::{RolloutId, ServiceName};
+use crate::model::{Color, RolloutId, ServiceName};
 
 /// What a stage has found.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +76,15 @@ impl Running<'_> {
         let wanted = self.record.plan.stages[self.step.stage].services.as_ref();
         let all = self.record.services.keys();
         all.filter(|it| wanted.is_none_or(|wanted| wanted.contains(it))).cloned().collect()
+    }
+
+    /// The services of the stage with their candidates.
+    pub(super) fn candidates(&self) -> Vec<(ServiceName, Color)> {
+        let candidate = |it: ServiceName| {
+            let color = self.record.services.get(&it)?.candidate;
+            Some((it, color))
+        };
+        self.services().into_iter().filter_map(candidate).collect()
     }
 
     /// The runs of a stage with these texts and this expression: one for each of its services, if they use a value of one
