@@ -286,7 +286,10 @@ impl Progress {
                 continue;
             }
             self.print(&stage_line(stage, status))?;
-            if matches!(&*stage.state, "failed" | "undo_failed") {
+            // It may be undone already when it is seen for the first time after its failure.
+            let is_news =
+                stage.error.is_some() && !self.printed.contains(&(place, "failed".to_owned()));
+            if is_news || matches!(&*stage.state, "failed" | "undo_failed") {
                 for line in details(stage) {
                     self.print(&line)?;
                 }
